@@ -1,0 +1,86 @@
+"""What a file holds: a `Model` (a graph in some dialect) or a `Checkpoint` (named lazy tensors)."""
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from isomorph.report import Finding
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def _defer(name: str) -> None:
+    """Makes `import name` cost nothing until an attribute of it is used. onnx_ir imports sympy, half of its start-up, for symbolic arithmetic only."""
+    spec = importlib.util.find_spec(name)
+    if name in sys.modules or spec is None or spec.loader is None:
+        return
+    spec.loader = importlib.util.LazyLoader(spec.loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+
+
+_defer("sympy")
+
+HUB_OPSET = 26              # the newest that ONNX Runtime 1.31 takes without special settings
+HUB_ML_OPSET = 5
+HUB_IR_VERSION = 13
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """real = scale * (stored - zero_point), per tensor or along `axis`. Kept in `Value.meta["quantization"]` of dialects whose tensors carry it."""
+
+    scale: Any                       # ndarray of float32, [] or [n]
+    zero_point: Any                  # ndarray of int64, the same shape
+    axis: int = 0
+
+    @property
+    def per_axis(self) -> bool:
+        return self.scale.size > 1
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A named entry point: public argument name -> name of the graph value."""
+
+    name: str
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+@dataclass
+class Model:
+    """A graph whose nodes are the operators of `dialect` (`onnx` is the hub). `ir.graph` is the main graph, `ir.functions` its functions."""
+
+    ir: ir.Model
+    dialect: str = "onnx"
+    signatures: list[Signature] = field(default_factory=list)
+    metadata: dict[str, Any] = field(default_factory=dict)        # what the format carries besides the graph, by the format's own names
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def graph(self) -> ir.Graph:
+        return self.ir.graph
+
+
+@dataclass
+class Checkpoint(Mapping[str, Any]):
+    """Named lazy tensors in the order of the file, with its metadata. Tensors are `tensors.Tensor`s."""
+
+    tensors: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
