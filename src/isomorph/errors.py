@@ -7,6 +7,7 @@
      |- Unsafe                 exit 6   refused: would run code, escape its folder or exceed a limit
      |- Damaged                exit 7   the bytes contradict the specification
      |- TimedOut               exit 8   a runtime or a step took longer than its limit
+     |- Crashed                exit 2   a runtime died or gave up on a file, in its child process
      '- Mismatch               exit 1   results differ
 
 A usage error exits with 4, an interruption with 130.
@@ -76,6 +77,12 @@ class Damaged(IsomorphError):
 
 class TimedOut(IsomorphError):
     code, exit_code = "timed-out", 8
+
+
+class Crashed(IsomorphError):
+    """Somebody else's runtime died or gave up while it ran a file. Only its child process is gone."""
+
+    code = "crashed"
 
 
 class Mismatch(IsomorphError):

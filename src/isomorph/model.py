@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from isomorph.report import Finding
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
+    import onnx_ir
 
 
 def _defer(name: str) -> None:
@@ -57,14 +57,14 @@ class Signature:
 class Model:
     """A graph whose nodes are the operators of `dialect` (`onnx` is the hub). `ir.graph` is the main graph, `ir.functions` its functions."""
 
-    ir: ir.Model
+    ir: onnx_ir.Model
     dialect: str = "onnx"
     signatures: list[Signature] = field(default_factory=list)
     metadata: dict[str, Any] = field(default_factory=dict)        # what the format carries besides the graph, by the format's own names
     findings: list[Finding] = field(default_factory=list)
 
     @property
-    def graph(self) -> ir.Graph:
+    def graph(self) -> onnx_ir.Graph:
         return self.ir.graph
 
 

@@ -189,11 +189,11 @@ def packed(array: np.ndarray) -> Any:
     bits = BITS[number_of(array.dtype)]
     if bits >= 8:
         array = np.ascontiguousarray(array)
-        return memoryview(array.view(np.uint8).reshape(-1) if array.ndim else array.reshape(1).view(np.uint8)) if array.size else b""
+        return array.reshape(-1).view(np.uint8).data if array.size else b""
     values = array.reshape(-1).astype(np.int8).view(np.uint8) if array.dtype.name.startswith(("int", "uint")) else array.reshape(-1).view(np.uint8)
     per_byte = 8 // bits
-    values = np.pad(values & (1 << bits) - 1, (0, -len(values) % per_byte)).reshape(-1, per_byte)
-    out = np.zeros(len(values), np.uint8)
+    places = np.pad(values & (1 << bits) - 1, (0, -len(values) % per_byte)).reshape(-1, per_byte)
+    out = np.zeros(len(places), np.uint8)
     for place in range(per_byte):
-        out |= values[:, place] << np.uint8(place * bits)
-    return memoryview(out)
+        out |= places[:, place] << np.uint8(place * bits)
+    return out.data

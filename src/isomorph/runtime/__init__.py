@@ -1,0 +1,63 @@
+"""Other people's runtimes, always in a child process with a time limit: they crash on hostile or odd files, and they must not take us with them.
+
+`RUNTIMES` lists them as data; `Session` runs a file in one of them. Nothing here imports a runtime, only the child does.
+"""
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass, field
+
+from isomorph.errors import Missing, Unsupported, Usage
+from isomorph.runtime.session import Port, Session, Timing
+
+__all__ = ["RUNTIMES", "Port", "Runtime", "Session", "Timing", "get", "has_native", "native"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime: which formats it takes as they are, which package it needs, which module of ours drives it inside the child."""
+
+    name: str
+    title: str
+    formats: tuple[str, ...]
+    package: str
+    install: str
+    module: str
+    reference: dict[str, str] = field(default_factory=dict)      # options that choose its plain reference kernels
+
+    def available(self) -> bool:
+        """Whether its package is installed. Does not import it."""
+        return importlib.util.find_spec(self.package) is not None
+
+    def required(self) -> Runtime:
+        """Itself. Raises `Missing` with the command that installs it where it is not installed."""
+        if not self.available():
+            raise Missing(f"{self.title} is not installed", where=self.package, hint=f"run `{self.install}`")
+        return self
+
+
+RUNTIMES: tuple[Runtime, ...] = (
+    Runtime("onnxruntime", "ONNX Runtime", ("onnx",), "onnxruntime", "pip install onnxruntime", "isomorph.runtime.onnxruntime"),
+    Runtime("litert", "LiteRT", ("tflite",), "ai_edge_litert", "pip install 'isomorph[litert]'", "isomorph.runtime.litert", {"kernels": "reference"}),
+)
+
+
+def get(name: str) -> Runtime:
+    """The runtime of this name. Raises `Usage` for an unknown one."""
+    for runtime in RUNTIMES:
+        if runtime.name == name:
+            return runtime
+    raise Usage(f"there is no runtime named {name!r}", hint="one of " + ", ".join(runtime.name for runtime in RUNTIMES))
+
+
+def native(format_name: str) -> Runtime:
+    """The runtime that this format is made for. Raises `Unsupported` where isomorph drives none, `Missing` where it is not installed."""
+    for runtime in RUNTIMES:
+        if format_name in runtime.formats:
+            return runtime.required()
+    raise Unsupported(f"isomorph drives no runtime for {format_name}", hint="convert it to onnx or tflite and run that")
+
+
+def has_native(format_name: str) -> bool:
+    """Whether `native` would answer."""
+    return any(format_name in runtime.formats and runtime.available() for runtime in RUNTIMES)
