@@ -1,0 +1,27 @@
+"""What operators mean. `_lower` is the engine; a dialect has two tables of rules, to the hub and from it."""
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from isomorph.errors import Unsupported
+from isomorph.model import Model
+
+# dialect -> module with `to_hub(model) -> Model` and `from_hub(model, **options) -> Model`
+DIALECTS = {"tflite": "isomorph.dialects.tflite"}
+
+
+def to_hub(model: Model) -> Model:
+    """The same computation in ONNX operators. Raises `Unsupported` with every operator that has none."""
+    return model if model.dialect == "onnx" else _module(model.dialect).to_hub(model)
+
+
+def from_hub(model: Model, dialect: str, **options: Any) -> Model:
+    """The same computation in the operators of `dialect`. Raises `Unsupported` with every operator that has none."""
+    return model if dialect == "onnx" else _module(dialect).from_hub(model, **options)
+
+
+def _module(dialect: str) -> Any:
+    if dialect not in DIALECTS:
+        raise Unsupported(f"there is no mapping for the dialect {dialect!r}", hint="run `isomorph formats` for what can be converted")
+    return importlib.import_module(DIALECTS[dialect])
