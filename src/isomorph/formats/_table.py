@@ -1,0 +1,126 @@
+"""The registry, as data: which formats there are, where their modules stand, and which file is asked about which of them.
+
+Content decides what a file is; its extension only orders the candidates. Modules are imported when they are needed. Packages add formats of their own
+through the entry-point group `isomorph.formats`, each entry naming a `Format`.
+"""
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isomorph.errors import Missing, NotRecognised, Unsupported, Usage
+from isomorph.formats import Format, Match
+from isomorph.formats._structure import structures
+
+if TYPE_CHECKING:
+    import os
+
+    from isomorph.artifact import Artifact
+
+GROUP = "isomorph.formats"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A format: what it is called, which structures of files it is made of, and where its module stands.
+
+    A row without a module is only recognised: `hint` is the sentence that says what to do with such a file, `Match.holds` stays empty.
+    `install` is the command for an optional package that reading or writing needs. A `last` row is asked when all others have declined.
+    """
+
+    name: str
+    title: str
+    extensions: tuple[str, ...]
+    within: tuple[str, ...]
+    module: str = ""
+    hint: str = ""
+    install: str = ""
+    last: bool = False
+    function: Callable[[Artifact], Match | None] | None = None
+
+    def load(self) -> Format:
+        """The format's `FORMAT`. Raises `Unsupported` for a row that is only recognised, `Missing` where an optional package is absent."""
+        if not self.module:
+            raise Unsupported(f"{self.title} is recognised, but neither read nor written", hint=self.hint)
+        try:
+            return importlib.import_module(self.module).FORMAT
+        except ModuleNotFoundError as error:
+            if error.name and error.name.startswith("isomorph"):
+                raise
+            raise Missing(f"{self.title} needs the package {error.name}", hint=self.install or f"pip install {error.name}") from error
+
+    def identify(self, artifact: Artifact) -> Match | None:
+        match = (self.function or self.load().identify)(artifact)
+        return replace(match, hint=match.hint or self.hint) if match else None
+
+
+def _row(name: str, title: str, extensions: tuple[str, ...], within: tuple[str, ...], **rest: Any) -> Row:
+    return Row(name, title, extensions, within, f"isomorph.formats.{name}", **rest)
+
+
+ROWS: tuple[Row, ...] = (
+    _row("onnx", "ONNX", (".onnx",), ("protobuf",)),
+    _row("tflite", "TensorFlow Lite", (".tflite", ".lite"), ("flatbuffer",)),
+    _row("safetensors", "safetensors", (".safetensors",), ("lengthed json", "json", "folder")),
+    _row("npz", "NumPy arrays", (".npz", ".npy"), ("zip", "npy")),
+)
+
+FORMATS: dict[str, Row] = {row.name: row for row in ROWS}
+
+
+def get(name: str) -> Format:
+    """The format of that canonical name. Raises `Usage` where there is none, `Unsupported` where it is only recognised."""
+    row = FORMATS.get(name) or plugins().get(name)
+    if row is None:
+        from difflib import get_close_matches
+        near = get_close_matches(name, FORMATS, 1)
+        raise Usage(f"no format is called {name!r}", hint=f"did you mean {near[0]!r}?" if near else "`isomorph formats` lists them")
+    return row.load() if isinstance(row, Row) else row
+
+
+def identify(artifact: Artifact) -> Match:
+    """What a file or folder is. Raises `NotRecognised` where no format claims it, `Damaged` or `Unsafe` where its container cannot be opened."""
+    found = structures(artifact)
+    rows = [row for row in ROWS if not found.isdisjoint(row.within)]
+    rows.sort(key=lambda row: (row.last, artifact.suffix not in row.extensions))
+    for row in rows:
+        if match := row.identify(artifact):
+            return match
+    for plugin in plugins().values():
+        if match := plugin.identify(artifact):
+            return match
+    raise NotRecognised("no format claims it", where=artifact.where)
+
+
+def by_extension(path: str | os.PathLike) -> str | None:
+    """The canonical name of the format that an output of that name is written in, None where its extension says nothing."""
+    name = Path(path).name.lower()
+    for row in ROWS:
+        if row.module and name.endswith(row.extensions):
+            return row.name
+    return next((plugin.name for plugin in plugins().values() if name.endswith(plugin.extensions)), None)
+
+
+def writable() -> list[str]:
+    """The canonical names of all formats that can be written, in the order of the table."""
+    known = [(row.name, row.load()) for row in ROWS if row.module]
+    return [name for name, form in [*known, *plugins().items()] if form.write]
+
+
+@cache
+def plugins() -> dict[str, Format]:
+    """The formats of other packages by name. Raises `Missing` where one is installed but does not load."""
+    from importlib.metadata import entry_points
+    found = {}
+    for entry in entry_points(group=GROUP):
+        try:
+            form = entry.load()
+        except ImportError as error:
+            raise Missing(f"the plug-in {entry.name} ({entry.value}) does not load: {error}", hint="install what it needs, or uninstall it") from error
+        if form.name not in FORMATS:
+            found[form.name] = form
+    return found
