@@ -164,7 +164,7 @@ class _Reader:
     def __init__(self, view: memoryview, schema: Schema, limits: Limits, where: str, notes: list[tuple[str, int]]):
         self.view, self.schema, self.limits, self.where, self.notes = view, schema, limits, where, notes
         self.end = min(len(view), BIGGEST)
-        self.tables = 0
+        self.tables, self.table_limit = 0, min(limits.flatbuffer_tables, self.end // 4 + 1000)        # unless vectors overlap, a table costs 4 bytes
         self.vector_bytes, self.vector_limit = 0, 4 * self.end + (1 << 20)
         self.vtables: dict[tuple[int, str], list[tuple[Field, int]]] = {}
         self.done: dict[tuple[int, str], tuple[Record, int]] = {}
@@ -195,8 +195,8 @@ class _Reader:
 
     def count(self, tables: int) -> None:
         self.tables += tables
-        if self.tables > self.limits.flatbuffer_tables:
-            raise Unsafe(f"more than {self.limits.flatbuffer_tables} tables (limit flatbuffer_tables)", where=self.where)
+        if self.tables > self.table_limit:
+            raise Unsafe(f"more than {self.table_limit} tables (limit flatbuffer_tables)", where=self.where)
 
     def table(self, position: int, kind: Kind, depth: int) -> tuple[Record, int]:
         """The record at `position`, and how many tables it holds."""
