@@ -7,8 +7,9 @@ parameters are inputs, keyword-only parameters are attributes with the schema's 
 """
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -195,6 +196,15 @@ class Builder:
     def reject(self, reason: str) -> Any:
         """This node cannot be mapped; every reason of every node is collected before the conversion fails."""
         raise Rejected(reason)
+
+    @contextlib.contextmanager
+    def body(self) -> Iterator[list[ir.Node]]:
+        """Nodes made inside belong to a body that the rule builds, not to the graph of the node."""
+        outer, self.made = self.made, []
+        try:
+            yield self.made
+        finally:
+            self.made = outer
 
     def subgraph(self, graph: ir.Graph) -> ir.Graph:
         """The body `graph` of a control-flow node: mapped by the same table before its owner is visited, moved to the node being made."""

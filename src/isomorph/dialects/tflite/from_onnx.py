@@ -379,7 +379,9 @@ def _fully_connected(op: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value 
 
 
 def _adopted(op: Builder, value: ir.Value, perm: tuple[int, ...]) -> ir.Value:
-    """A constant with its axes in another order, lazily, with its quantisation."""
+    """A constant with its axes in another order, lazily, with its quantisation; a computed weight is transposed when it is computed."""
+    if value.const_value is None:
+        return op.TRANSPOSE(value, op.const(np.asarray(perm, SIZES)), _dtype=value.dtype, _shape=[value.shape[axis] for axis in perm])
     fresh = op.const(lazily(perm, value.const_value), name=value.name)
     if "quantization" in value.meta:
         quantization = value.meta["quantization"]
@@ -411,7 +413,7 @@ def conv(op, x, w, b=None, *, auto_pad="VALID", strides=(1, 1), dilations=(1, 1)
     return op.CONV_2D(x, _adopted(op, w, (0, 2, 3, 1)), b, **common)
 
 
-@from_onnx("last::ConvTranspose")
+@from_onnx("last::TransposedConv")
 def conv_transpose(op, x, w, b=None, shape=None, *, auto_pad="VALID", strides=(1, 1), kernel_shape=None, activation="NONE"):
     """IOHW -> OHWI; 3-D: IODHW -> DHWOI. `shape` is the channels-last size of the result."""
     window = {**_window(strides), "padding": PADDING[auto_pad]}
@@ -432,7 +434,7 @@ def average_pool(op, x, *, kernel_shape, auto_pad="VALID", strides=(1, 1), count
                               **_window(strides))
 
 
-@from_onnx("last::Resize")
+@from_onnx("last::ResizeSpatial")
 def resize(op, x, sizes, *, mode, align_corners=0, half_pixel_centers=0):
     target = op.RESIZE_BILINEAR if mode == "linear" else op.RESIZE_NEAREST_NEIGHBOR
     return target(x, sizes_of(op, sizes), align_corners=bool(align_corners), half_pixel_centers=bool(half_pixel_centers))

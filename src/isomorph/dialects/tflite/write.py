@@ -1,0 +1,117 @@
+"""The order of the passes that bring a hub graph into TensorFlow Lite's operators."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveInitializersFromInputsPass
+
+from isomorph.dialects._lower import Mapping, Rewrite, rewrite
+from isomorph.dialects.tflite.from_onnx import from_onnx
+from isomorph.dialects.tflite.kernels import kernel_types
+from isomorph.dialects.tflite.legalize import last_axis_softmax, legalize
+from isomorph.errors import Unsupported
+from isomorph.model import Model, Signature
+from isomorph.passes import captures, functions, layout, shapes, types
+from isomorph.passes.decompose import decompose
+from isomorph.passes.fold import fold
+from isomorph.passes.recurrent import recurrent
+from isomorph.passes.resample import resample
+from isomorph.report import Finding
+
+ROUNDS = 24                     # decompositions nest: Attention -> Softmax -> ... ; more rounds than this mean a rule that feeds itself
+WANTS_LAST = {"Conv", "TransposedConv", "MaxPool", "AveragePool", "ResizeSpatial", "DepthToSpace", "SpaceToDepth"}
+
+simplify = Mapping().update(decompose).update(resample).update(recurrent)
+for _key in from_onnx.rules:
+    simplify.rules.pop(_key, None)
+simplify.update(legalize)
+
+
+def from_hub(model: Model, **options: Any) -> Model:
+    """The model in TensorFlow Lite operators. Raises `Unsupported` with every operator that has no form there."""
+    whole = model.ir.clone()
+    findings: list[Finding] = list(model.findings)
+    RemoveInitializersFromInputsPass()(whole)
+    functions.inline(whole)
+    graph = whole.graph
+    inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
+    fold(graph)
+    reasons = to_kernel(graph)
+    types.legalize(graph, kernel_types, findings)
+    fold(graph)
+    for each in (graph, *graph.subgraphs()):
+        layout.wrap(each, lambda node: node.domain == "" and node.op_type in WANTS_LAST)
+    layout.clean(graph)
+    settle = Mapping()
+    settle("Softmax", "LogSoftmax")(last_axis_softmax)
+    rewrite(graph, settle, keep=lambda node: True, infer=shapes.infer_node)
+    explicit_captures(graph)
+    done = rewrite(graph, from_onnx, "tflite")
+    blockers = [(operator, where, reasons.get(where, why)) for operator, where, why in done.blockers]
+    if blockers:
+        raise Unsupported(f"{len(blockers)} operators have no form in TensorFlow Lite: {', '.join(sorted({name for name, _, _ in blockers}))}",
+                          blockers=blockers, hint="run `isomorph plan` for each of them and where it stands")
+    whole.opset_imports.clear()
+    whole.opset_imports["tflite"] = 1
+    signature = Signature("serving_default", {name: name for name in inputs if name}, {name: name for name in outputs if name})
+    return Model(whole, "tflite", model.signatures or [signature], dict(model.metadata), [*findings, *done.findings])
+
+
+def to_kernel(graph: ir.Graph) -> dict[str, str]:
+    """Rewrites until only operators of the kernel are left; returns why a rule refused, by node."""
+    reasons: dict[str, str] = {}
+    for _ in range(ROUNDS):
+        mapping = Mapping().update(simplify)
+        for node in (*graph.all_nodes(),):
+            key = (node.domain, node.op_type)
+            if key not in mapping.rules and key not in from_onnx.rules and functions.has_function(node):
+                mapping.rules[key] = functions.EXPAND
+        done = Rewrite(graph, mapping, "", keep=lambda node: True, infer_node=shapes.infer_node).run()
+        for operator, where, why in done.blockers:
+            reasons[where] = why
+        if not done.changed:
+            break
+        fold(graph)
+    return reasons
+
+
+def explicit_captures(graph: ir.Graph) -> None:
+    """Both branches of an If take the same inputs: everything that either reads from around it. Inner bodies first."""
+    for body in graph.subgraphs():
+        for node in list(body):
+            _lift_if(node)
+    for node in list(graph):
+        _lift_if(node)
+
+
+def _lift_if(node: ir.Node) -> None:
+    if node.op_type != "If" or node.domain:
+        return
+    branches = [node.attributes["then_branch"].value, node.attributes["else_branch"].value]
+    wanted: dict[ir.Value, None] = {}
+    for branch in branches:
+        wanted.update(dict.fromkeys(captures.captured(branch)))
+    for branch in branches:
+        captures.lift(branch, list(wanted))
+        _own_outputs(branch)
+    given = [value for value in wanted if captures.is_dynamic(value)]
+    node.resize_inputs(1 + len(given))
+    for index, value in enumerate(given, 1):
+        node.replace_input_with(index, value)
+
+
+def _own_outputs(graph: ir.Graph) -> None:
+    """Every output of a body is made by a node of it, and only once."""
+    seen: set[ir.Value] = set()
+    for index, value in enumerate(list(graph.outputs)):
+        if value.producer() is None or value in seen:
+            copy = ir.node("Identity", [value])
+            copy.outputs[0].name, copy.outputs[0].type, copy.outputs[0].shape = f"{value.name}/out_{index}", value.type, value.shape
+            graph.append(copy)
+            graph.outputs[index] = copy.outputs[0]
+        seen.add(graph.outputs[index])
+
+
+Allowed = Callable[[ir.Node], Any]
