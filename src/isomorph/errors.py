@@ -14,6 +14,8 @@ A usage error exits with 4, an interruption with 130.
 """
 from __future__ import annotations
 
+from typing import Any
+
 
 class IsomorphError(Exception):
     """What went wrong (`what`), where (`where`), and what to do now (`hint`). `code` names the kind for programs and documentation."""
@@ -86,7 +88,10 @@ class Crashed(IsomorphError):
 
 
 class Mismatch(IsomorphError):
+    """Results differ. `report` holds every comparison where there is one."""
+
     code, exit_code = "mismatch", 1
+    report: Any = None
 
 
 class Usage(IsomorphError):

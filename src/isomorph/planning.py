@@ -1,0 +1,308 @@
+"""Plans: what a conversion does, computed by doing all of it but the writing, and run afterwards without doing it again."""
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isomorph.artifact import Artifact
+from isomorph.errors import Unsupported, Usage
+from isomorph.formats import Format, Match, _table
+from isomorph.model import Checkpoint, Model
+from isomorph.progress import SILENT, Progress
+from isomorph.report import Finding, Report, Severity
+from isomorph.tensors import BITS, NUMBER, lazily, numpy_type
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NODE_BYTES = 64                             # what a node takes in a file besides its weights, roughly
+HASH_CHUNK = 1 << 20
+DTYPES = {"fp32": "FLOAT", "fp16": "FLOAT16", "bf16": "BFLOAT16", "fp64": "DOUBLE"}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a conversion and what it did or will do."""
+
+    name: str
+    detail: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"name": self.name, "detail": self.detail}
+
+
+@dataclass
+class Plan:
+    """A conversion, tried in full except for the file: `blockers` lists every (operator, where, reason) that stops it, `findings` every loss."""
+
+    source: Artifact
+    match: Match
+    target: Format
+    options: dict[str, Any]
+    steps: list[Step] = field(default_factory=list)
+    operators: Counter[str] = field(default_factory=Counter)                # of the source, in its own dialect
+    result_operators: Counter[str] = field(default_factory=Counter)
+    blockers: list[tuple[str, str, str]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    bytes: int = 0                                                          # estimated size of the result
+    result: Model | Checkpoint | None = None
+
+    @property
+    def possible(self) -> bool:
+        return not self.blockers
+
+    def required(self) -> Plan:
+        """Itself. Raises `Unsupported` with every blocker where the conversion cannot be done."""
+        if self.blockers:
+            kinds = Counter(subject for subject, _, _ in self.blockers)
+            named = ", ".join(f"{kind} x {count}" if count > 1 else kind for kind, count in kinds.most_common(8)) + (", ..." if len(kinds) > 8 else "")
+            raise Unsupported(f"{len(self.blockers)} obstacles to {self.target.title}: {named}", where=self.source.where, blockers=self.blockers,
+                              hint=f"see each with `isomorph plan {self.source.name} --to {self.target.name}`")
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        blockers = [{"subject": subject, "where": where, "reason": reason} for subject, where, reason in self.blockers]
+        return {"schema_version": 1, "source": {"path": self.source.where, "format": self.match.format, "bytes": self.source.size}, "to": self.target.name,
+                "options": self.options, "possible": self.possible, "steps": [step.to_json() for step in self.steps],
+                "operators": dict(self.operators.most_common()), "result_operators": dict(self.result_operators.most_common()), "blockers": blockers,
+                "findings": [finding.to_json() for finding in self.findings], "estimated_bytes": self.bytes}
+
+    def run(self, destination: str | Path, *, force: bool = False, verify: bool = True, provenance: bool = False, timeout: float = 300.0,
+            progress: Progress = SILENT) -> Report:
+        """Writes the result and, unless told not to, proves it: facts `source`, `destination`, `verified` ("native", "re-read" or "no"), `outputs`.
+
+        Raises `Unsupported` where there are blockers, `Usage` where the output exists and `force` is not set, `Mismatch` where the proof fails.
+        With `provenance`, a JSON file beside the output says from what and how it was made.
+        """
+        self.required()
+        path = Path(destination)
+        _never_the_source(self.source, path)
+        assert self.result is not None
+        assert self.target.write is not None
+        start = time.perf_counter()
+        progress.start(f"write {path.name}")
+        written = self.target.write(self.result, path, force=force, progress=progress, **_accepted(self.target.write, self.options))
+        progress.finish()
+        report = Report(str(path), [*self.findings, *written.findings], {
+            "source": {"path": self.source.where, "format": self.match.format, "bytes": self.source.size},
+            "destination": {"path": str(path), "format": self.target.name, "bytes": Artifact.open(path).size},
+            "seconds": round(time.perf_counter() - start, 3), "verified": "no", "outputs": []})
+        if verify:
+            self._prove(report, path, timeout, progress)
+        if provenance:
+            _write_provenance(report, self, path)
+        return report
+
+    def _prove(self, report: Report, path: Path, timeout: float, progress: Progress) -> None:
+        from isomorph import verification
+        if isinstance(self.result, Checkpoint) and self.match.holds == "graph":
+            report.add("verify.weights-only", Severity.INFO, str(path), "only weights were written, so there is nothing to run: the file was not verified")
+            return
+        try:
+            proof = verification.verify(self.source if self.source.path is None else self.source.path, path, timeout=timeout, progress=progress,
+                                        inputs=self._input_shapes())
+        except Unsupported as error:
+            report.add("verify.impossible", Severity.MEDIUM, str(path), f"not verified: {error.what}", error.hint)
+            return
+        report.extend(proof.findings)
+        report.facts |= {"verified": proof.facts["second"]["proof"], "runtime": proof.facts["second"]["runtime"], "outputs": proof.facts["outputs"]}
+        proof.facts |= {"conversion": report.facts}
+        verification.require(proof)
+
+    def _input_shapes(self) -> dict[str, Any]:
+        from isomorph.verification import Given
+        return {name: Given(shape=tuple(shape)) for name, shape in (self.options.get("input_shapes") or {}).items() if all(dim > 0 for dim in shape)}
+
+
+def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = None, external_data: bool | None = None, signature: str | None = None,
+         input_shapes: Mapping[str, Sequence[int]] | None = None, progress: Progress = SILENT) -> Plan:
+    """What converting `source` (a path) to the format named `to` would do: a dry run of the conversion itself.
+
+    `opset` is the ONNX version to write; `dtype` ("fp16", "bf16", "fp32") the type to store float weights in; `external_data` puts the weights
+    of an ONNX file beside it; `signature` chooses an entry point; `input_shapes` fixes the shapes of inputs by name.
+    Raises `NotRecognised`, `Damaged` or `Unsafe` for the source, `Usage` for an unknown format or an option that it does not take.
+    """
+    artifact = Artifact.open(source)
+    match, target = _table.identify(artifact), _table.get(to)
+    options = {name: value for name, value in (("opset", opset), ("dtype", dtype), ("external_data", external_data), ("signature", signature),
+                                               ("input_shapes", dict(input_shapes) if input_shapes else None)) if value is not None}
+    made = Plan(artifact, match, target, options)
+    if target.write is None:
+        made.blockers.append((target.title, "", "isomorph does not write this format"))
+        return made
+    reader = _table.get(match.format)
+    if reader.read is None:
+        made.blockers.append((reader.title, artifact.where, match.hint or "isomorph recognises this format but does not read it"))
+        return made
+    progress.start(f"read {artifact.name}")
+    content = reader.read(artifact, progress=progress)
+    progress.finish()
+    try:
+        if isinstance(content, Checkpoint):
+            _plan_weights(made, content)
+        else:
+            _plan_graph(made, content, progress)
+    except Unsupported as error:
+        made.blockers += error.blockers or [(error.what, error.where, error.hint)]
+    return made
+
+
+def convert(source: Any, destination: str | Path, *, to: str | None = None, opset: int | None = None, verify: bool = True, force: bool = False,
+            dtype: str | None = None, external_data: bool | None = None, signature: str | None = None,
+            input_shapes: Mapping[str, Sequence[int]] | None = None, provenance: bool = False, timeout: float = 300.0, progress: Progress = SILENT) -> Report:
+    """Converts a model file: `plan(...)` and `run(destination)`. The format comes from the suffix of `destination` unless `to` names it."""
+    path = Path(destination)
+    if path.exists() and not force:
+        raise Usage("the output exists already", where=str(path), hint="choose another name or add --force")
+    _never_the_source(Artifact.open(source), path)
+    made = plan(source, to=to or _table.by_extension(path).name, opset=opset, dtype=dtype, external_data=external_data, signature=signature,
+                input_shapes=input_shapes, progress=progress)
+    return made.run(path, force=force, verify=verify, provenance=provenance, timeout=timeout, progress=progress)
+
+
+def _plan_weights(made: Plan, content: Checkpoint) -> None:
+    made.steps.append(Step("read", f"{len(content):,} tensors of {made.match.format}"))
+    made.findings += content.findings
+    if made.target.holds == "graph":
+        made.blockers.append((made.match.format, made.source.where, "the file holds weights without a graph, and this format needs one"))
+        return
+    _finish_weights(made, content)
+
+
+def _finish_weights(made: Plan, content: Checkpoint) -> None:
+    made.result = _stored_as(content, made.options["dtype"], made.findings) if "dtype" in made.options else content
+    made.bytes = sum(tensor.nbytes for tensor in made.result.values())
+    made.steps.append(Step("write", f"{made.target.title}, about {made.bytes:,} bytes"))
+
+
+def _plan_graph(made: Plan, content: Model, progress: Progress) -> None:
+    from isomorph import dialects
+    made.operators = operators(content)
+    made.steps.append(Step("read", f"{sum(made.operators.values()):,} operators of {len(made.operators)} kinds from {made.match.format}"))
+    if made.target.holds == "weights":
+        made.findings.append(Finding("graph.dropped", Severity.MEDIUM, made.source.where, f"{made.target.title} holds weights only: the graph is not written"))
+        _finish_weights(made, weights_of(content))
+        return
+    progress.start("to onnx")
+    hub = dialects.to_hub(content)
+    progress.finish()
+    made.steps.append(Step("to onnx", f"{sum(operators(hub).values()):,} ONNX operators"))
+    if "input_shapes" in made.options:
+        _fix_shapes(hub, made.options["input_shapes"])
+    progress.start(f"to {made.target.name}")
+    model = dialects.from_hub(hub, made.target.dialect, **_accepted_by_dialect(dialects.from_hub, made))
+    progress.finish()
+    made.result, made.findings = model, [*made.findings, *_unique([*content.findings, *hub.findings, *model.findings])]
+    made.result_operators = operators(model)
+    made.bytes = sum(tensor.nbytes for tensor in weights_of(model).values()) + NODE_BYTES * sum(made.result_operators.values())
+    made.steps += [Step(f"to {made.target.name}", f"{sum(made.result_operators.values()):,} operators of {len(made.result_operators)} kinds"),
+                   Step("write", f"{made.target.title}, about {made.bytes:,} bytes")]
+
+
+def operators(model: Model) -> Counter[str]:
+    """How often each operator stands in the graph and in its bodies; other domains than the dialect's are written out."""
+    return Counter(f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx", model.dialect) else node.op_type
+                   for graph in (model.graph, *model.graph.subgraphs()) for node in graph)
+
+
+def weights_of(model: Model) -> Checkpoint:
+    """The initializers of a graph and of its bodies, by name."""
+    return Checkpoint({name: value.const_value for graph in (model.graph, *model.graph.subgraphs()) for name, value in graph.initializers.items()
+                       if value.const_value is not None})
+
+
+def _unique(findings: Sequence[Finding]) -> list[Finding]:
+    return list(dict.fromkeys(findings))
+
+
+def _stored_as(content: Checkpoint, dtype: str, findings: list[Finding]) -> Checkpoint:
+    """The same tensors with their floats stored as `dtype`, converted when they are written."""
+    if dtype not in DTYPES:
+        raise Usage(f"there is no type {dtype!r} to store weights in", hint="one of " + ", ".join(DTYPES))
+    number, floats = NUMBER[DTYPES[dtype]], {NUMBER[name] for name in DTYPES.values()}
+    tensors, narrowed = {}, []
+    for name, tensor in content.items():
+        if int(tensor.dtype) not in floats or int(tensor.dtype) == number:
+            tensors[name] = tensor
+            continue
+        narrowed += [name] if BITS[number] < BITS[int(tensor.dtype)] else []
+        tensors[name] = lazily(_cast_to(numpy_type(number)), tensor, element_type=number, name=name)
+    if narrowed:
+        findings.append(Finding("weights.narrowed", Severity.LOW, narrowed[0], f"{len(narrowed)} tensors are stored as {dtype}"))
+    return Checkpoint(tensors, content.metadata, content.findings)
+
+
+def _cast_to(dtype: np.dtype) -> Any:
+    return lambda array: array.astype(dtype)
+
+
+def _fix_shapes(hub: Model, shapes: Mapping[str, Sequence[int]]) -> None:
+    """Sets input shapes; a symbol that gets a size gets it everywhere."""
+    import onnx_ir
+    inputs = {value.name: value for value in hub.graph.inputs}
+    sizes: dict[str, int] = {}
+    for name, shape in shapes.items():
+        value = inputs.get(name)
+        if value is None:
+            raise Usage(f"no input is named {name!r}", hint="the inputs are " + ", ".join(str(known) for known in inputs))
+        old = list(value.shape) if value.shape is not None else [None] * len(shape)
+        if len(old) != len(shape) or any(isinstance(dim, int) and dim != size for dim, size in zip(old, shape, strict=True)):
+            raise Usage(f"the input {name!r} cannot have the shape {list(shape)}", hint=f"the model says {value.shape}")
+        sizes |= {dim.value: size for dim, size in zip(old, shape, strict=True) if isinstance(dim, onnx_ir.SymbolicDim) and dim.value}
+        value.shape = onnx_ir.Shape(shape)
+    for value in (*hub.graph.inputs, *hub.graph.outputs, *(output for node in hub.graph.all_nodes() for output in node.outputs)):
+        if value.shape is not None:
+            value.shape = onnx_ir.Shape([sizes.get(dim.value or "", dim) if isinstance(dim, onnx_ir.SymbolicDim) else dim for dim in value.shape])
+
+
+def _accepted(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options that a writer takes."""
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in options.items() if name in known}
+
+
+def _accepted_by_dialect(from_hub: Any, made: Plan) -> dict[str, Any]:
+    """The options that are the mapping's, not the writer's. Raises `Usage` for one that nobody takes."""
+    assert made.target.write is not None
+    writers = inspect.signature(made.target.write).parameters
+    left = {name: value for name, value in made.options.items() if name not in writers and name != "input_shapes"}
+    known = inspect.signature(from_hub).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
+    if strange := [name for name in left if name not in known and not takes_any]:
+        raise Usage(f"{made.target.title} takes no option {strange[0]!r}")
+    return left
+
+
+def _never_the_source(source: Artifact, destination: Path) -> None:
+    if source.path is not None and destination.exists() and destination.samefile(source.path):
+        raise Usage("the output is the source itself, which is never written to", where=str(destination), hint="choose another name")
+
+
+def _write_provenance(report: Report, made: Plan, path: Path) -> None:
+    """`OUT.provenance.json`: hashes, versions, options, and the error of every output."""
+    from importlib.metadata import version
+
+    from isomorph.wire import files
+    content = {"schema_version": 1, "isomorph": version("isomorph"), "source": report.facts["source"] | {"sha256": sha256(made.source.path)},
+               "destination": report.facts["destination"] | {"sha256": sha256(path)}, "options": made.options,
+               "findings": [finding.to_json() for finding in report.findings], "verified": report.facts["verified"], "outputs": report.facts["outputs"]}
+    with files.replacing(path.with_name(path.name + ".provenance.json"), force=True) as file:
+        file.write((json.dumps(content, indent=2) + "\n").encode())
+
+
+def sha256(path: Path | None) -> str:
+    """Of a file, in hexadecimal; of nothing for what is no single file."""
+    if path is None or not path.is_file():
+        return ""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(HASH_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,143 @@
+"""One side of a comparison: a model file, read by us where that is needed, run in its own runtime where there is one."""
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isomorph import runtime
+from isomorph.artifact import Artifact
+from isomorph.errors import Unsupported
+from isomorph.formats import _table
+from isomorph.model import Checkpoint, Model
+from isomorph.runtime.session import Session
+
+if TYPE_CHECKING:
+    import onnx_ir
+
+FLOATS = {"DOUBLE": 64, "FLOAT": 32, "BFLOAT16": 16, "FLOAT16": 16}
+LARGE = 64                                      # elements from which a constant counts as a weight
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What the tolerance of a comparison depends on: operators, the types of weights and activations, quantisation."""
+
+    operators: Counter[str]
+    weight_types: frozenset[str]
+    value_types: frozenset[str]
+    quantised_values: bool
+    quantised_weights: bool
+
+
+class Subject:
+    """A model file. Reading is lazy: what is not needed is not read."""
+
+    def __init__(self, source: Any):
+        self.artifact = Artifact.open(source)
+        self.match = _table.identify(self.artifact)
+        self.format = _table.get(self.match.format)
+
+    @property
+    def where(self) -> str:
+        return self.artifact.where
+
+    @cached_property
+    def content(self) -> Model | Checkpoint:
+        """What the format's reader makes of the file."""
+        if self.format.read is None:
+            raise Unsupported(f"isomorph recognises {self.format.title} but does not read it", where=self.where, hint=self.match.hint)
+        return self.format.read(self.artifact)
+
+    @property
+    def holds_graph(self) -> bool:
+        return self.match.holds in ("graph", "both")
+
+    @cached_property
+    def traits(self) -> Traits:
+        """Of the file as it is, in its own dialect."""
+        assert isinstance(self.content, Model)
+        return traits(self.content)
+
+    @cached_property
+    def hub(self) -> Model:
+        """The same network in ONNX. Reads the file once more, because mapping changes what was read."""
+        from isomorph import dialects
+        content = self.content
+        assert isinstance(content, Model)
+        if content.dialect == "onnx":
+            return content
+        assert self.format.read is not None
+        return dialects.to_hub(self.format.read(self.artifact))
+
+    @contextlib.contextmanager
+    def session(self, *, reference: bool = False, timeout: float = 300.0, rewritten: bool = False, expose: bool = False) -> Iterator[tuple[Session, str]]:
+        """The file in its own runtime ("native") or, where it has none or refuses it, rewritten as ONNX in ONNX Runtime ("re-read")."""
+        if self.artifact.path is not None and runtime.has_native(self.format.name) and not rewritten:
+            options = runtime.native(self.format.name).reference if reference else {}
+            native = Session(self.artifact.path, self.format.name, timeout=timeout, options={**options, **({"expose": True} if expose else {})})
+            try:
+                opened = native.__enter__()
+            except Unsupported:
+                if self.format.name != "onnx":
+                    raise
+            else:
+                with contextlib.closing(opened):
+                    yield opened, "native"
+                return
+        with tempfile.TemporaryDirectory() as folder, rewritten_session(self.hub, Path(folder), timeout) as session:
+            yield session, "re-read"
+
+
+@contextlib.contextmanager
+def rewritten_session(hub: Model, folder: Path, timeout: float) -> Iterator[Session]:
+    """A hub model written as ONNX into `folder` and loaded in ONNX Runtime."""
+    path = folder / "model.onnx"
+    write = _table.get("onnx").write
+    assert write is not None
+    write(hub, path)
+    with Session(path, "onnx", timeout=timeout) as session:
+        yield session
+
+
+def traits(model: Model) -> Traits:
+    """The traits of a graph in any dialect."""
+    operators: Counter[str] = Counter()
+    weights: set[str] = set()
+    values: set[str] = set()
+    quantised_values = quantised_weights = False
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for initializer in graph.initializers.values():
+            if initializer.const_value is not None and initializer.const_value.size >= LARGE:
+                weights.add(initializer.const_value.dtype.name)
+                quantised_weights |= "quantization" in initializer.meta
+        for node in graph:
+            operators[node.op_type] += 1
+            for value in node.outputs:
+                if value.dtype is not None:
+                    values.add(value.dtype.name)
+                quantised_values |= "quantization" in value.meta
+    quantised_values |= bool(operators["QuantizeLinear"] or operators["QLinearConv"] or operators["DynamicQuantizeLinear"])
+    quantised_weights |= bool(weights & {"INT8", "UINT8", "INT4", "UINT4", "INT2", "UINT2"}) and bool(operators["DequantizeLinear"])
+    return Traits(operators, frozenset(weights), frozenset(values), quantised_values, quantised_weights)
+
+
+def narrowest(types: frozenset[str]) -> int:
+    """Bits of the narrowest float type among these, 64 where there is none."""
+    return min((FLOATS[name] for name in types if name in FLOATS), default=64)
+
+
+def quantum_of(hub: onnx_ir.Graph, name: str) -> float | None:
+    """The scale of the DequantizeLinear that makes this output, where it is one number."""
+    for output in hub.outputs:
+        producer = output.producer()
+        if output.name == name and producer is not None and producer.op_type == "DequantizeLinear":
+            scale = producer.inputs[1]
+            if scale is not None and scale.const_value is not None and scale.const_value.size == 1:
+                return float(scale.const_value.numpy().reshape(-1)[0])
+    return None

@@ -1,0 +1,40 @@
+"""Comparison of files that hold weights only: tensor by tensor, one at a time in memory."""
+from __future__ import annotations
+
+from isomorph.model import Checkpoint
+from isomorph.report import Report, Severity
+from isomorph.tensors import NAME
+from isomorph.verification.compare import Comparison, Tolerance, compare
+from isomorph.verification.subject import Subject
+
+# Share of the range that is lost by the narrower of two types.
+NARROWING = {"FLOAT16": 1e-3, "BFLOAT16": 1e-2, "FLOAT8E4M3FN": 0.1, "FLOAT8E5M2": 0.2}
+
+
+def verify(one: Subject, other: Subject, report: Report, explicit: Tolerance | None) -> Report:
+    """Adds the facts `passed` and `outputs` to the report: one row a tensor."""
+    first, second = one.content, other.content
+    assert isinstance(first, Checkpoint)
+    assert isinstance(second, Checkpoint)
+    rows = [_compared(name, first, second, explicit) for name in first]
+    rows += [Comparison(name, NAME[int(second[name].dtype)].lower(), tuple(second[name].shape), False, "exact", reason="only the second file has it")
+             for name in second if name not in first]
+    for row in rows:
+        if not row.passed:
+            report.add("verify.mismatch", Severity.HIGH, row.name, row.reason)
+    report.facts |= {
+        "passed": all(row.passed for row in rows),
+        **{side: {"path": subject.where, "format": subject.format.name, "runtime": "isomorph", "proof": "re-read", "bytes": subject.artifact.size}
+           for side, subject in (("first", one), ("second", other))},
+        "inputs": [], "sizes": {}, "outputs": [row.to_json() for row in rows]}
+    return report
+
+
+def _compared(name: str, first: Checkpoint, second: Checkpoint, explicit: Tolerance | None) -> Comparison:
+    want = first[name]
+    if name not in second:
+        return Comparison(name, NAME[int(want.dtype)].lower(), tuple(want.shape), False, "exact", reason="only the first file has it")
+    have = second[name]
+    types = {NAME[int(want.dtype)], NAME[int(have.dtype)]}
+    narrowed = Tolerance(share=max((NARROWING.get(kind, 0.0) for kind in types), default=0.0), reason=f"stored as {NAME[int(have.dtype)].lower()}")
+    return compare(name, want.numpy(), have.numpy(), explicit or (narrowed if len(types) > 1 else Tolerance()), runtime="isomorph", proof="re-read")
