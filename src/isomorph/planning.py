@@ -162,9 +162,16 @@ def convert(source: Any, destination: str | Path, *, to: str | None = None, opse
     if path.exists() and not force:
         raise Usage("the output exists already", where=str(path), hint="choose another name or add --force")
     _never_the_source(Artifact.open(source), path)
-    made = plan(source, to=to or _table.by_extension(path).name, opset=opset, dtype=dtype, external_data=external_data, signature=signature,
+    made = plan(source, to=to or _format_of(path), opset=opset, dtype=dtype, external_data=external_data, signature=signature,
                 input_shapes=input_shapes, progress=progress)
     return made.run(path, force=force, verify=verify, provenance=provenance, timeout=timeout, progress=progress)
+
+
+def _format_of(path: Path) -> str:
+    name = _table.by_extension(path)
+    if name is None:
+        raise Usage("the name of the output does not say its format", where=str(path), hint="add --to FORMAT; `isomorph formats` lists them")
+    return name
 
 
 def _plan_weights(made: Plan, content: Checkpoint) -> None:
@@ -197,7 +204,7 @@ def _plan_graph(made: Plan, content: Model, progress: Progress) -> None:
     if "input_shapes" in made.options:
         _fix_shapes(hub, made.options["input_shapes"])
     progress.start(f"to {made.target.name}")
-    model = dialects.from_hub(hub, made.target.dialect, **_accepted_by_dialect(dialects.from_hub, made))
+    model = dialects.from_hub(hub, made.target.dialect, **_accepted_by_dialect(dialects.options_of(made.target.dialect), made))
     progress.finish()
     made.result, made.findings = model, [*made.findings, *_unique([*content.findings, *hub.findings, *model.findings])]
     made.result_operators = operators(model)
@@ -268,16 +275,13 @@ def _accepted(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in known}
 
 
-def _accepted_by_dialect(from_hub: Any, made: Plan) -> dict[str, Any]:
-    """The options that are the mapping's, not the writer's. Raises `Usage` for one that nobody takes."""
+def _accepted_by_dialect(known: frozenset[str], made: Plan) -> dict[str, Any]:
+    """The options that the mapping takes. Raises `Usage` for one that neither it nor the writer takes."""
     assert made.target.write is not None
     writers = inspect.signature(made.target.write).parameters
-    left = {name: value for name, value in made.options.items() if name not in writers and name != "input_shapes"}
-    known = inspect.signature(from_hub).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known.values())
-    if strange := [name for name in left if name not in known and not takes_any]:
-        raise Usage(f"{made.target.title} takes no option {strange[0]!r}")
-    return left
+    if strange := [name for name in made.options if name not in known and name not in writers and name != "input_shapes"]:
+        raise Usage(f"{made.target.title} takes no --{strange[0].replace('_', '-')}")
+    return {name: value for name, value in made.options.items() if name in known}
 
 
 def _never_the_source(source: Artifact, destination: Path) -> None:

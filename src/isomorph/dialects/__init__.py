@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 from isomorph.errors import Unsupported
@@ -19,6 +20,12 @@ def to_hub(model: Model) -> Model:
 def from_hub(model: Model, dialect: str, **options: Any) -> Model:
     """The same computation in the operators of `dialect`. Raises `Unsupported` with every operator that has none."""
     return model if dialect == "onnx" else _module(dialect).from_hub(model, **options)
+
+
+def options_of(dialect: str) -> frozenset[str]:
+    """The names of the options that `from_hub` takes for this dialect."""
+    parameters = {} if dialect == "onnx" else inspect.signature(_module(dialect).from_hub).parameters
+    return frozenset(parameters) - {"model"}
 
 
 def _module(dialect: str) -> Any:

@@ -67,7 +67,7 @@ def _verify_graphs(one: Subject, other: Subject, report: Report, given: Mapping[
         result, result_proof = stack.enter_context(other.session(reference=quantised, timeout=timeout))
         names = _corresponding(source.inputs(), result.inputs(), "inputs", report)
         fixed = {mine: port.shape for mine, theirs in names.items() for port in result.inputs() if port.name == theirs and port.shape is not None}
-        feeds, want = _first_that_runs(one, source, given, sizes, fixed, seed)
+        feeds, want = first_that_runs(one, source, given, sizes, fixed, seed)
         have = result.run(_translated(feeds, names, result.inputs(), report))
         outputs = _corresponding(source.outputs(), result.outputs(), "outputs", report)
         base = explicit or tolerance(one.traits, other.traits, _hub_operators(one))
@@ -113,7 +113,7 @@ def _quantum(subject: Subject, session: Session, name: str) -> float | None:
         return None
 
 
-def _first_that_runs(subject: Subject, session: Session, given: Mapping[str, Given], sizes: Mapping[str, int], fixed: Mapping[str, Sequence[Any]],
+def first_that_runs(subject: Subject, session: Session, given: Mapping[str, Given], sizes: Mapping[str, int], fixed: Mapping[str, Sequence[Any]],
                      seed: int) -> tuple[Feeds, dict[str, Any]]:
     """The first set of inputs that the model takes, and what it makes of them. Sizes of free dimensions are found by trying."""
     try:

@@ -1,6 +1,7 @@
 """Inputs to run a model on: given ones as they are, the rest random but sensible, from the signature and from how the graph uses them."""
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,15 @@ def parse(texts: Sequence[str]) -> dict[str, Given]:
             raise Usage(f"cannot read the input {text!r}", hint="write name=@file.npy, name=1x3x224x224 or name=:VALUE")
         given[name] = _parsed(text, value)
     return given
+
+
+def from_archive(path: str) -> dict[str, Given]:
+    """The arrays of an .npz file by name. Raises `Usage` where it is none."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: Given(array=archive[name]) for name in archive.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise Usage(f"cannot read {path} as NumPy arrays: {error}", hint="write it with numpy.savez") from None
 
 
 def _parsed(text: str, value: str) -> Given:

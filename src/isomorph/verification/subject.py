@@ -76,11 +76,13 @@ class Subject:
         return dialects.to_hub(self.format.read(self.artifact))
 
     @contextlib.contextmanager
-    def session(self, *, reference: bool = False, timeout: float = 300.0, rewritten: bool = False, expose: bool = False) -> Iterator[tuple[Session, str]]:
+    def session(self, *, reference: bool = False, timeout: float = 300.0, rewritten: bool = False, expose: bool = False,
+                threads: int = 1) -> Iterator[tuple[Session, str]]:
         """The file in its own runtime ("native") or, where it has none or refuses it, rewritten as ONNX in ONNX Runtime ("re-read")."""
         if self.artifact.path is not None and runtime.has_native(self.format.name) and not rewritten:
-            options = runtime.native(self.format.name).reference if reference else {}
-            native = Session(self.artifact.path, self.format.name, timeout=timeout, options={**options, **({"expose": True} if expose else {})})
+            options: dict[str, Any] = dict(runtime.native(self.format.name).reference) if reference else {}
+            options = options | {"expose": True} if expose else options
+            native = Session(self.artifact.path, self.format.name, timeout=timeout, threads=threads, options=options)
             try:
                 opened = native.__enter__()
             except Unsupported:
@@ -90,18 +92,18 @@ class Subject:
                 with contextlib.closing(opened):
                     yield opened, "native"
                 return
-        with tempfile.TemporaryDirectory() as folder, rewritten_session(self.hub, Path(folder), timeout) as session:
+        with tempfile.TemporaryDirectory() as folder, rewritten_session(self.hub, Path(folder), timeout, threads) as session:
             yield session, "re-read"
 
 
 @contextlib.contextmanager
-def rewritten_session(hub: Model, folder: Path, timeout: float) -> Iterator[Session]:
+def rewritten_session(hub: Model, folder: Path, timeout: float, threads: int = 1) -> Iterator[Session]:
     """A hub model written as ONNX into `folder` and loaded in ONNX Runtime."""
     path = folder / "model.onnx"
     write = _table.get("onnx").write
     assert write is not None
     write(hub, path)
-    with Session(path, "onnx", timeout=timeout) as session:
+    with Session(path, "onnx", timeout=timeout, threads=threads) as session:
         yield session
 
 

@@ -1,6 +1,8 @@
 """Comparison of files that hold weights only: tensor by tensor, one at a time in memory."""
 from __future__ import annotations
 
+import math
+
 from isomorph.model import Checkpoint
 from isomorph.report import Report, Severity
 from isomorph.tensors import NAME
@@ -38,3 +40,14 @@ def _compared(name: str, first: Checkpoint, second: Checkpoint, explicit: Tolera
     types = {NAME[int(want.dtype)], NAME[int(have.dtype)]}
     narrowed = Tolerance(share=max((NARROWING.get(kind, 0.0) for kind in types), default=0.0), reason=f"stored as {NAME[int(have.dtype)].lower()}")
     return compare(name, want.numpy(), have.numpy(), explicit or (narrowed if len(types) > 1 else Tolerance()), runtime="isomorph", proof="re-read")
+
+
+def differences(graph: object, weights: object) -> float:
+    """The greatest absolute difference between the weights of a graph and those of a file that holds weights only. Infinite where one is absent."""
+    from isomorph import api
+    from isomorph.planning import weights_of
+    one, other = api.open(graph), api.open(weights)
+    first = one if isinstance(one, Checkpoint) else weights_of(one)
+    assert isinstance(other, Checkpoint)
+    rows = [_compared(name, first, other, None) for name in first]
+    return max((math.inf if row.max_abs is None else row.max_abs for row in rows), default=0.0)

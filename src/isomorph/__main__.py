@@ -1,0 +1,4 @@
+"""`python -m isomorph`."""
+from isomorph.cli import main
+
+main()

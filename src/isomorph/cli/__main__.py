@@ -1,0 +1,4 @@
+"""`python -m isomorph.cli`."""
+from isomorph.cli import main
+
+main()
