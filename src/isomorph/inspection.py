@@ -1,13 +1,14 @@
 """What stands in a model file: inputs, outputs, operators, tensors, metadata. Weights are described without being read."""
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from isomorph.artifact import Artifact
 from isomorph.errors import Unsupported
 from isomorph.formats import _table
 from isomorph.report import Report
-from isomorph.tensors import BITS, NAME
+from isomorph.tensors import BITS, NAME, TYPES
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -35,7 +36,8 @@ def inspect(source: Any, *, graph: bool = False) -> Report:
     if reader is None:
         report.facts["hint"] = match.hint
         return report
-    content = reader(artifact)
+    as_it_is = {"upgrade": False} if "upgrade" in signature(reader).parameters else {}
+    content = reader(artifact, **as_it_is)
     report.extend(content.findings)
     report.facts["metadata"] = {name: _plain(value) for name, value in content.metadata.items()}
     if hasattr(content, "tensors"):
@@ -64,12 +66,17 @@ def _describe_graph(content: Model, report: Report, nodes: bool) -> None:
 
 
 def _tensor(name: str, tensor: Any) -> dict[str, Any]:
-    return {"name": name, "dtype": NAME[int(tensor.dtype)].lower(), "shape": [int(dim) for dim in tensor.shape],
+    return {"name": name, "dtype": _type_name(int(tensor.dtype)), "shape": [int(dim) for dim in tensor.shape],
             "bytes": (tensor.size * BITS[int(tensor.dtype)] + 7) // 8}
 
 
+def _type_name(number: int) -> str:
+    """As NumPy and ml_dtypes write it, "string" for text."""
+    return "string" if NAME[number] == "STRING" else TYPES[NAME[number]][2]
+
+
 def _value(value: onnx_ir.Value) -> dict[str, Any]:
-    dtype = value.dtype.name.lower() if value.dtype is not None else str(value.type or "")
+    dtype = _type_name(int(value.dtype)) if value.dtype is not None else str(value.type or "")
     described: dict[str, Any] = {"name": value.name, "dtype": dtype, "shape": None if value.shape is None else [_dimension(dim) for dim in value.shape]}
     quantization = value.meta.get("quantization")
     if quantization is not None:

@@ -200,17 +200,19 @@ def _plan_graph(made: Plan, content: Model, progress: Progress) -> None:
     progress.start("to onnx")
     hub = dialects.to_hub(content)
     progress.finish()
-    made.steps.append(Step("to onnx", f"{sum(operators(hub).values()):,} ONNX operators"))
+    if content.dialect != "onnx" or made.target.dialect != "onnx":
+        made.steps.append(Step("to onnx", f"{sum(operators(hub).values()):,} ONNX operators"))
     if "input_shapes" in made.options:
         _fix_shapes(hub, made.options["input_shapes"])
-    progress.start(f"to {made.target.name}")
+    progress.start(f"to {made.target.dialect}")
     model = dialects.from_hub(hub, made.target.dialect, **_accepted_by_dialect(dialects.options_of(made.target.dialect), made))
     progress.finish()
     made.result, made.findings = model, [*made.findings, *_unique([*content.findings, *hub.findings, *model.findings])]
     made.result_operators = operators(model)
     made.bytes = sum(tensor.nbytes for tensor in weights_of(model).values()) + NODE_BYTES * sum(made.result_operators.values())
-    made.steps += [Step(f"to {made.target.name}", f"{sum(made.result_operators.values()):,} operators of {len(made.result_operators)} kinds"),
-                   Step("write", f"{made.target.title}, about {made.bytes:,} bytes")]
+    if made.target.dialect != "onnx":
+        made.steps.append(Step(f"to {made.target.dialect}", f"{sum(made.result_operators.values()):,} operators of {len(made.result_operators)} kinds"))
+    made.steps.append(Step("write", f"{made.target.title}, about {made.bytes:,} bytes"))
 
 
 def operators(model: Model) -> Counter[str]:
@@ -291,10 +293,9 @@ def _never_the_source(source: Artifact, destination: Path) -> None:
 
 def _write_provenance(report: Report, made: Plan, path: Path) -> None:
     """`OUT.provenance.json`: hashes, versions, options, and the error of every output."""
-    from importlib.metadata import version
-
+    from isomorph import __version__
     from isomorph.wire import files
-    content = {"schema_version": 1, "isomorph": version("isomorph"), "source": report.facts["source"] | {"sha256": sha256(made.source.path)},
+    content = {"schema_version": 1, "isomorph": __version__, "source": report.facts["source"] | {"sha256": sha256(made.source.path)},
                "destination": report.facts["destination"] | {"sha256": sha256(path)}, "options": made.options,
                "findings": [finding.to_json() for finding in report.findings], "verified": report.facts["verified"], "outputs": report.facts["outputs"]}
     with files.replacing(path.with_name(path.name + ".provenance.json"), force=True) as file:

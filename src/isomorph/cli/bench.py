@@ -16,7 +16,10 @@ from isomorph.cli._output import Output, size, verb
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True)
 @feeding
 def command(out: Output, paths: tuple[str, ...], runs: int, warm_up: int, threads: int, **arguments: Any) -> None:
-    """Time models, each in its own runtime in a child process."""
+    """Time models, each in its own runtime.
+
+    The runtime works in a child process, on one thread unless told otherwise. Inputs that are not given are made up.
+    """
     import isomorph
     reports = [isomorph.bench(path, runs=runs, warm_up=warm_up, threads=threads, **feeding_options(arguments)) for path in paths]
     if out.as_json:

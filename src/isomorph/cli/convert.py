@@ -20,7 +20,7 @@ from isomorph.cli.verify import show_outputs
 @click.option("--timeout", type=float, default=300.0, metavar="SECONDS", show_default=True, help="Give up on a runtime after this long.")
 @conversion
 def command(out: Output, source: str, destination: str, to: str | None, force: bool, verify: bool, provenance: bool, timeout: float, **arguments: Any) -> None:
-    """Convert a model and prove that the result computes the same.
+    """Convert a model, and prove the result.
 
     The format comes from the suffix of DST. SRC is never written to, and DST appears whole or not at all.
     Exits with 1 where the results differ; DST is kept then, so that the cause can be found.

@@ -11,7 +11,9 @@ from isomorph.cli._output import Output, number, size, verb
 @verb("demo")
 @click.option("--keep", metavar="FOLDER", help="Keep the converted files there.")
 def command(out: Output, keep: str | None) -> int:
-    """Convert a small real network to every format there is, and prove each.
+    """Convert a small network to every format.
+
+    Each result is run and compared with the original.
 
     The network reads handwritten digits; it and 360 digits that it was not trained on are part of isomorph.
     """

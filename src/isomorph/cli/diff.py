@@ -16,7 +16,10 @@ MOST = 30
 @click.argument("second", metavar="B")
 @click.option("--no-values", is_flag=True, help="Compare names, types and shapes of tensors only.")
 def command(out: Output, first: str, second: str, no_values: bool) -> int:
-    """Show how two files differ: operators, nodes, tensors, metadata. Exits with 1 where they do."""
+    """Show how two files differ.
+
+    Compares operators, nodes, tensors with their values, and metadata. Exits with 1 where something differs.
+    """
     import isomorph
     report = isomorph.diff(first, second, values=not no_values)
     facts = report.facts

@@ -7,18 +7,18 @@ from importlib.metadata import PackageNotFoundError, version
 
 from isomorph.cli._output import Output, verb
 
-PACKAGES = ("isomorph", "numpy", "onnx", "onnx-ir", "onnxruntime", "ml-dtypes", "protobuf", "flatbuffers", "h5py", "click", "rich", "defusedxml")
+PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "ml-dtypes", "protobuf", "flatbuffers", "h5py", "click", "rich", "defusedxml")
 OPTIONAL = ("ai-edge-litert",)
 
 
 @verb("doctor")
 def command(out: Output) -> int:
-    """Show the environment, for reports, and what is missing."""
-    from isomorph import runtime
+    """Show the environment, and what is missing."""
+    from isomorph import __version__, runtime
     packages = {name: _version(name) for name in (*PACKAGES, *OPTIONAL)}
     runtimes = [{"name": row.name, "title": row.title, "formats": list(row.formats), "installed": row.available(), "install": row.install}
                 for row in runtime.RUNTIMES]
-    machine = {"python": platform.python_version(), "system": platform.platform(terse=True), "machine": platform.machine(), "cores": os.cpu_count(),
+    machine = {"isomorph": __version__, "python": platform.python_version(), "system": platform.platform(terse=True), "machine": platform.machine(), "cores": os.cpu_count(),
                "memory_bytes": _memory()}
     absent = [name for name in PACKAGES if packages[name] is None]
     if out.as_json:

@@ -10,7 +10,10 @@ from isomorph.errors import Usage
 @verb("explain")
 @click.argument("code", required=False)
 def command(out: Output, code: str | None) -> None:
-    """Explain the code of an error or a finding; without CODE, list them all."""
+    """Explain the code of an error or finding.
+
+    Without CODE, list them all.
+    """
     from isomorph.explanations import explanations
     known = explanations()
     if code is None:

@@ -11,7 +11,10 @@ from isomorph.cli._output import Output, verb
 @verb("formats")
 @click.argument("pair", metavar="[FROM TO]", nargs=-1)
 def command(out: Output, pair: tuple[str, ...]) -> int:
-    """List the formats and what can be done with each, or say whether FROM can become TO."""
+    """List the formats and what each can do.
+
+    With FROM and TO, say whether the one can become the other.
+    """
     if len(pair) not in (0, 2):
         raise click.UsageError("give both FROM and TO, or neither")
     rows = described()

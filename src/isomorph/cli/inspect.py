@@ -15,7 +15,10 @@ from isomorph.cli._output import Output, shape, size, verb
 @click.option("--metadata", is_flag=True, help="List the metadata.")
 @click.option("--ops", is_flag=True, help="Count the operators.")
 def command(out: Output, path: str, graph: bool, tensors: bool, metadata: bool, ops: bool) -> None:
-    """Show what stands in a file: inputs, outputs, operators, weights, metadata."""
+    """Show what stands in a file.
+
+    Inputs, outputs, counts and sizes; with options also every operator, node, tensor and metadata entry.
+    """
     import isomorph
     report = isomorph.inspect(path, graph=graph)
     facts = report.facts

@@ -14,7 +14,9 @@ from isomorph.cli._output import Output, size, verb
 @click.option("--to", required=True, metavar="FORMAT", help="The format to convert to.")
 @conversion
 def command(out: Output, path: str, to: str, **arguments: Any) -> int:
-    """Show what a conversion would do, by doing all of it but the writing.
+    """Show what a conversion would do.
+
+    The plan is the conversion itself without the writing.
 
     Lists every operator, every obstacle and every loss. Exits with 3 where the conversion cannot be done.
     """

@@ -17,7 +17,10 @@ SHOWN = 8
 @click.option("--reference", is_flag=True, help="Use plain kernels where the runtime has them.")
 @feeding
 def command(out: Output, path: str, output: str | None, reference: bool, **arguments: Any) -> None:
-    """Run a model in its own runtime, in a child process. Inputs that are not given are made up."""
+    """Run a model in its own runtime.
+
+    The runtime works in a child process. Inputs that are not given are made up.
+    """
     import numpy as np
 
     import isomorph
