@@ -16,7 +16,7 @@ import isomorph
 HEAVY = {"onnx", "onnx_ir", "onnxruntime", "sympy", "numpy", "h5py", "google.protobuf", "flatbuffers", "rich", "ml_dtypes", "asyncio", "email"}
 LOOK = """
 import json, resource, sys
-from isomorph.identify import identify
+from isomorph.identification import identify
 rows = identify(sys.argv[1:])
 print(json.dumps([[row["format"] for row in rows], sorted(sys.modules), resource.getrusage(resource.RUSAGE_SELF).ru_utime]))
 """

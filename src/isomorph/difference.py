@@ -52,8 +52,8 @@ def _changes(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[dict[str,
 def _tensors(content: Any) -> Mapping[str, Any]:
     if hasattr(content, "tensors"):
         return content
-    from isomorph.planning import weights_of
-    return weights_of(content)
+    from isomorph import model
+    return model.weights(content)
 
 
 def _value_changes(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[dict[str, Any]]:

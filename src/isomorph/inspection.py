@@ -53,12 +53,12 @@ def _describe_weights(content: Checkpoint, report: Report) -> None:
 
 
 def _describe_graph(content: Model, report: Report, nodes: bool) -> None:
-    from isomorph.planning import operators, weights_of
-    weights = weights_of(content)
+    from isomorph import model
+    weights = model.weights(content)
     main = content.graph
     report.facts |= {
         "inputs": [_value(value) for value in main.inputs if value.name not in main.initializers], "outputs": [_value(value) for value in main.outputs],
-        "operators": dict(operators(content).most_common()), "opsets": dict(main.opset_imports), "functions": len(content.ir.functions),
+        "operators": dict(model.operators(content).most_common()), "opsets": dict(main.opset_imports), "functions": len(content.ir.functions),
         "signatures": [{"name": signature.name, "inputs": dict(signature.inputs), "outputs": dict(signature.outputs)} for signature in content.signatures],
         "parameters": sum(tensor.size for tensor in weights.values()), "tensors": [_tensor(name, tensor) for name, tensor in weights.items()]}
     if nodes:

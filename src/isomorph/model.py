@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -84,3 +85,15 @@ class Checkpoint(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.tensors)
+
+
+def operators(model: Model) -> Counter[str]:
+    """How often each operator stands in the graph and in its bodies; domains other than the dialect's own are written out."""
+    return Counter(f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx", model.dialect) else node.op_type
+                   for graph in (model.graph, *model.graph.subgraphs()) for node in graph)
+
+
+def weights(model: Model) -> Checkpoint:
+    """The initializers of the graph and of its bodies, by name."""
+    return Checkpoint({name: value.const_value for graph in (model.graph, *model.graph.subgraphs()) for name, value in graph.initializers.items()
+                       if value.const_value is not None})

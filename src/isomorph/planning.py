@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from isomorph.artifact import Artifact
 from isomorph.errors import Unsupported, Usage
 from isomorph.formats import Format, Match, _table
-from isomorph.model import Checkpoint, Model
+from isomorph.model import Checkpoint, Model, operators, weights
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Finding, Report, Severity
 from isomorph.tensors import BITS, NUMBER, lazily, numpy_type
@@ -195,7 +195,7 @@ def _plan_graph(made: Plan, content: Model, progress: Progress) -> None:
     made.steps.append(Step("read", f"{sum(made.operators.values()):,} operators of {len(made.operators)} kinds from {made.match.format}"))
     if made.target.holds == "weights":
         made.findings.append(Finding("graph.dropped", Severity.MEDIUM, made.source.where, f"{made.target.title} holds weights only: the graph is not written"))
-        _finish_weights(made, weights_of(content))
+        _finish_weights(made, weights(content))
         return
     progress.start("to onnx")
     hub = dialects.to_hub(content)
@@ -209,22 +209,10 @@ def _plan_graph(made: Plan, content: Model, progress: Progress) -> None:
     progress.finish()
     made.result, made.findings = model, [*made.findings, *_unique([*content.findings, *hub.findings, *model.findings])]
     made.result_operators = operators(model)
-    made.bytes = sum(tensor.nbytes for tensor in weights_of(model).values()) + NODE_BYTES * sum(made.result_operators.values())
+    made.bytes = sum(tensor.nbytes for tensor in weights(model).values()) + NODE_BYTES * sum(made.result_operators.values())
     if made.target.dialect != "onnx":
         made.steps.append(Step(f"to {made.target.dialect}", f"{sum(made.result_operators.values()):,} operators of {len(made.result_operators)} kinds"))
     made.steps.append(Step("write", f"{made.target.title}, about {made.bytes:,} bytes"))
-
-
-def operators(model: Model) -> Counter[str]:
-    """How often each operator stands in the graph and in its bodies; other domains than the dialect's are written out."""
-    return Counter(f"{node.domain}::{node.op_type}" if node.domain not in ("", "ai.onnx", model.dialect) else node.op_type
-                   for graph in (model.graph, *model.graph.subgraphs()) for node in graph)
-
-
-def weights_of(model: Model) -> Checkpoint:
-    """The initializers of a graph and of its bodies, by name."""
-    return Checkpoint({name: value.const_value for graph in (model.graph, *model.graph.subgraphs()) for name, value in graph.initializers.items()
-                       if value.const_value is not None})
 
 
 def _unique(findings: Sequence[Finding]) -> list[Finding]:

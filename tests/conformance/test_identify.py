@@ -11,7 +11,7 @@ from golden.make_identify import CASES, Case, write
 from isomorph.artifact import Artifact
 from isomorph.errors import Damaged, NotRecognised, Unsafe
 from isomorph.formats import _table
-from isomorph.identify import identify
+from isomorph.identification import identify
 
 FILES = [case for case in CASES if isinstance(case.make(), bytes)]
 OURS = (NotRecognised, Damaged, Unsafe)

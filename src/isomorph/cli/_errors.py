@@ -4,10 +4,11 @@ from __future__ import annotations
 import json
 import sys
 import traceback
+from typing import Any
 
 import click
 
-from isomorph.errors import Damaged, IsomorphError, Unsupported, Usage
+from isomorph.errors import Damaged, IsomorphError, Usage
 
 MOST_BLOCKERS = 20
 
@@ -16,17 +17,23 @@ def show(error: IsomorphError, as_json: bool) -> None:
     """One line, the reasons, a hint, and where to read more. With `as_json`, a document on standard output instead."""
     if as_json:
         click.echo(json.dumps({"schema_version": 1, "error": error.to_json()}, indent=2))
-        return
-    where = f" - at {error.where}" if error.where else ""
-    click.echo(click.style(f"error[{error.code}]", fg="red", bold=True) + f": {error.what}{where}", err=True)
-    if isinstance(error, Unsupported):
-        for subject, place, reason in error.blockers[:MOST_BLOCKERS]:
-            click.echo(f"  {subject}{f' at {place}' if place else ''}{f': {reason}' if reason else ''}", err=True)
-        if len(error.blockers) > MOST_BLOCKERS:
-            click.echo(f"  ... and {len(error.blockers) - MOST_BLOCKERS:,} more; --json lists them all", err=True)
-    if error.hint:
-        click.echo(f"  try: {error.hint}", err=True)
-    click.echo(f"  more: isomorph explain {error.code}", err=True)
+    else:
+        show_described(error.to_json())
+
+
+def show_described(error: dict[str, Any]) -> None:
+    """The same for an error as `IsomorphError.to_json` describes it."""
+    where = f" - at {error['where']}" if error["where"] else ""
+    click.echo(click.style(f"error[{error['code']}]", fg="red", bold=True) + f": {error['what']}{where}", err=True)
+    blockers = error.get("blockers", [])
+    for blocker in blockers[:MOST_BLOCKERS]:
+        place = f" at {blocker['where']}" if blocker["where"] else ""
+        click.echo(f"  {blocker['subject']}{place}{': ' if blocker['reason'] else ''}{blocker['reason']}", err=True)
+    if len(blockers) > MOST_BLOCKERS:
+        click.echo(f"  ... and {len(blockers) - MOST_BLOCKERS:,} more; --json lists them all", err=True)
+    if error["hint"]:
+        click.echo(f"  try: {error['hint']}", err=True)
+    click.echo(f"  more: isomorph explain {error['code']}", err=True)
 
 
 def show_usage(error: click.ClickException, as_json: bool) -> None:

@@ -18,8 +18,8 @@ def command(out: Output) -> int:
     packages = {name: _version(name) for name in (*PACKAGES, *OPTIONAL)}
     runtimes = [{"name": row.name, "title": row.title, "formats": list(row.formats), "installed": row.available(), "install": row.install}
                 for row in runtime.RUNTIMES]
-    machine = {"isomorph": __version__, "python": platform.python_version(), "system": platform.platform(terse=True), "machine": platform.machine(), "cores": os.cpu_count(),
-               "memory_bytes": _memory()}
+    machine = {"isomorph": __version__, "python": platform.python_version(), "system": platform.platform(terse=True), "machine": platform.machine(),
+               "cores": os.cpu_count(), "memory_bytes": _memory()}
     absent = [name for name in PACKAGES if packages[name] is None]
     if out.as_json:
         out.document({"machine": machine, "packages": packages, "runtimes": runtimes, "missing": absent})

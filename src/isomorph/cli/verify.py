@@ -21,7 +21,8 @@ MOST_ROWS = 40
 def command(out: Output, first: str, second: str, atol: float | None, rtol: float | None, bisect: bool, **arguments: Any) -> int:
     """Prove that two files compute the same.
 
-    Both get the same inputs. Each runs in its own runtime where that is installed ("native"), else rewritten as ONNX ("re-read"). Files of weights are compared tensor by tensor.
+    Both get the same inputs. Each runs in its own runtime where that is installed ("native"), else rewritten as ONNX ("re-read").
+    Files of weights are compared tensor by tensor.
     Exits with 1 where results differ.
     """
     import isomorph

@@ -34,8 +34,8 @@ def verify(first: Any, second: Any, *, inputs: Mapping[str, Given] | None = None
         raise Usage(f"{one.format.title} and {other.format.title} cannot be compared: one holds a graph, the other only weights", where=report.subject)
     _verify_graphs(one, other, report, inputs or {}, sizes or {}, _explicit(atol, rtol), seed, timeout, progress)
     if bisect and not report.facts["passed"]:
-        from isomorph.verification import bisection
-        report.facts["bisection"] = bisection.bisect(one, other, report.facts.pop("_feeds"), timeout)
+        from isomorph.verification.bisection import bisect as first_difference
+        report.facts["bisection"] = first_difference(one, other, report.facts.pop("_feeds"), timeout)
     report.facts.pop("_feeds", None)
     return report
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 
+from isomorph import model
 from isomorph.model import Checkpoint
 from isomorph.report import Report, Severity
 from isomorph.tensors import NAME
@@ -44,10 +45,8 @@ def _compared(name: str, first: Checkpoint, second: Checkpoint, explicit: Tolera
 
 def differences(graph: object, weights: object) -> float:
     """The greatest absolute difference between the weights of a graph and those of a file that holds weights only. Infinite where one is absent."""
-    from isomorph import api
-    from isomorph.planning import weights_of
-    one, other = api.open(graph), api.open(weights)
-    first = one if isinstance(one, Checkpoint) else weights_of(one)
+    one, other = Subject(graph).content, Subject(weights).content
+    first = one if isinstance(one, Checkpoint) else model.weights(one)
     assert isinstance(other, Checkpoint)
     rows = [_compared(name, first, other, None) for name in first]
     return max((math.inf if row.max_abs is None else row.max_abs for row in rows), default=0.0)
