@@ -51,7 +51,18 @@ def cases() -> dict[str, Case]:
     """All node tests of the installed onnx package."""
     warnings.simplefilter("ignore")
     from onnx.backend.test.case.node import collect_testcases
-    return {case.name: Case(case.name, case.model, case.data_sets) for case in collect_testcases(None)}
+    found = {}
+    for case in collect_testcases(None):
+        data = [([_array(x) for x in inputs], [_array(x) for x in outputs]) for inputs, outputs in case.data_sets]
+        found[case.name] = Case(case.name, case.model, data)
+    return found
+
+
+def _array(value: Any) -> Any:
+    """The package gives scalars as NumPy scalars, and types that NumPy does not have as protocol buffers."""
+    if isinstance(value, onnx.TensorProto):
+        return onnx.numpy_helper.to_array(value)
+    return np.asarray(value) if isinstance(value, np.generic) else value
 
 
 def variants(case: Case) -> Iterator[tuple[str, onnx.ModelProto, set[str]]]:

@@ -260,15 +260,6 @@ def mod(op, a, b, *, fmod=0):
     return op.Cast(op.Mul(op.Sign(op.Cast(a, to=1)), size), to=int(a.dtype))
 
 
-@decompose("BitShift")
-def bit_shift(op, x, y, *, direction):
-    """Shifts are products and quotients of powers of two while those fit."""
-    if direction == "RIGHT":
-        return NotImplemented
-    power = op.Cast(op.Pow(op.const(np.float32(2)), op.Cast(y, to=1)), to=7)
-    return op.Cast(op.Mul(op.Cast(x, to=7), power), to=int(x.dtype))
-
-
 # ---- reductions
 
 def _axes(op: Builder, x: ir.Value, axes: Ints | None, noop: int) -> tuple[int, ...] | None:

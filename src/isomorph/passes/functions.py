@@ -12,6 +12,9 @@ from isomorph.dialects._lower import Builder, Rule
 from isomorph.passes.shapes import schema_of
 
 
+ABSENT = "isomorph.absent"
+
+
 def inline(model: ir.Model) -> None:
     """Replaces every call of a function of the model by its body."""
     if model.functions:
@@ -28,11 +31,19 @@ def function_of(node: ir.Node, opset: int) -> ir.Function | None:
     schema = schema_of(node)
     if schema.has_function:
         versions = [version for version in schema.function_opset_versions if version <= opset] or schema.function_opset_versions
-        return ir.from_proto(onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(versions))))
+        return _read(onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(versions))))
     types = [ir.serde.serialize_value(value).type.SerializeToString() if value is not None else b"" for value in node.inputs]
     versions = [version for version in schema.context_dependent_function_opset_versions if version <= opset] or schema.context_dependent_function_opset_versions
     body = schema.get_context_dependent_function_with_opset_version(max(versions), ir.serde.serialize_node(node).SerializeToString(), types)
-    return ir.from_proto(onnx.FunctionProto.FromString(body)) if body else None
+    return _read(onnx.FunctionProto.FromString(body)) if body else None
+
+
+def _read(proto: onnx.FunctionProto) -> ir.Function:
+    """Bodies made for certain types leave out the outputs that are not asked for, but still list them."""
+    made = {name for node in proto.node for name in node.output} | set(proto.input)
+    for name in [name for name in proto.output if name not in made]:
+        proto.node.append(onnx.helper.make_node(ABSENT, [], [name]))
+    return ir.from_proto(proto)
 
 
 def expand(op: Builder, *inputs: ir.Value | None) -> Any:
@@ -47,6 +58,8 @@ def expand(op: Builder, *inputs: ir.Value | None) -> Any:
     attributes |= {name: attribute.value for name, attribute in node.attributes.items()}
     values: dict[ir.Value, ir.Value | None] = dict(zip(function.inputs, [*inputs, *[None] * (len(function.inputs) - len(inputs))], strict=False))
     for inner in function:
+        if inner.op_type == ABSENT:
+            continue
         given = {}
         for name, attribute in inner.attributes.items():
             if attribute.is_ref():

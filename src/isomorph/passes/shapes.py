@@ -17,19 +17,20 @@ from isomorph.dialects._lower import constant
 from isomorph.model import HUB_IR_VERSION, HUB_ML_OPSET, HUB_OPSET
 
 OPSETS = {"": HUB_OPSET, "ai.onnx.ml": HUB_ML_OPSET}
+NEWEST = 1 << 16
 _IMPORTS = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
 Known = tuple[Any, ...]
 MOST_KNOWN = 1024           # the largest integer constant that takes part in shape inference
 
 
 def schema_of(node: ir.Node) -> Any:
-    """The ONNX schema of a node at the hub's opset, None for operators ONNX does not define."""
-    if node.domain not in OPSETS or not defs.has(node.op_type, node.domain):
+    """The ONNX schema of a node at the hub's opset (of the newest one for operators that came later), None for operators ONNX does not define."""
+    if not defs.has(node.op_type, node.domain):
         return None
     try:
-        return defs.get_schema(node.op_type, OPSETS[node.domain], node.domain)
+        return defs.get_schema(node.op_type, OPSETS.get(node.domain, NEWEST), node.domain)
     except defs.SchemaError:
-        return None
+        return defs.get_schema(node.op_type, NEWEST, node.domain)
 
 
 def infer_node(node: ir.Node) -> None:

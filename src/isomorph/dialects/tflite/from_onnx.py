@@ -19,7 +19,7 @@ from_onnx.same({
     "Sign": "SIGN", "Tanh": "TANH", "Sigmoid": "LOGISTIC", "Relu": "RELU", "HardSwish": "HARD_SWISH", "Not": "LOGICAL_NOT", "Atan2": "ATAN2",
     "Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Pow": "POW", "Max": "MAXIMUM", "Min": "MINIMUM", "And": "LOGICAL_AND", "Or": "LOGICAL_OR",
     "Equal": "EQUAL", "Greater": "GREATER", "GreaterOrEqual": "GREATER_EQUAL", "Less": "LESS", "LessOrEqual": "LESS_EQUAL", "Where": "SELECT_V2",
-    "BitwiseXor": "BITWISE_XOR", "Rsqrt": "RSQRT", "SquaredDifference": "SQUARED_DIFFERENCE", "FloorDiv": "FLOOR_DIV", "NotEqual": "NOT_EQUAL",
+    "BitwiseXor": "BITWISE_XOR", "BitwiseAnd": "STABLEHLO_AND", "Rsqrt": "RSQRT", "SquaredDifference": "SQUARED_DIFFERENCE", "FloorDiv": "FLOOR_DIV", "NotEqual": "NOT_EQUAL",
 })
 SIZES = np.dtype(np.int32)      # shapes and axes are int32: the one type that every kernel version takes
 
@@ -43,7 +43,21 @@ def identity(op, x):
 
 @from_onnx("Cast")
 def cast(op, x, *, to, saturate=1, round_mode="up"):
-    return op.CAST(x, in_data_type=TYPE_NAME[x.dtype], out_data_type=TYPE_NAME[ir.DataType(to)])
+    to = ir.DataType(to)
+    if {x.dtype, to} == {ir.DataType.UINT64, ir.DataType.INT64} or x.dtype == to:
+        return op.BITCAST(x)            # CAST does not know uint64; below 2^63 the bits are the same
+    if ir.DataType.UINT64 in (x.dtype, to):
+        return op.BITCAST(cast(op, x, to=ir.DataType.INT64), _dtype=to, _shape=x.shape) if to == ir.DataType.UINT64 else \
+            cast(op, op.BITCAST(x, _dtype=ir.DataType.INT64, _shape=x.shape), to=to)
+    names = [TYPE_NAME.get(kind) for kind in (x.dtype, to)]
+    if None in names:
+        op.reject(f"a cast from {x.dtype.name} to {to.name}, which is no type here")
+    return op.CAST(x, in_data_type=names[0], out_data_type=names[1], _dtype=to, _shape=x.shape)
+
+
+@from_onnx("BitCast")
+def bit_cast(op, x, *, to):
+    return op.BITCAST(x)
 
 
 TYPE_NAME = {ir.DataType.FLOAT: "FLOAT32", ir.DataType.FLOAT16: "FLOAT16", ir.DataType.INT32: "INT32", ir.DataType.UINT8: "UINT8", ir.DataType.INT64: "INT64",
@@ -296,7 +310,10 @@ def gather_nd(op, x, indices, *, batch_dims=0):
 
 @from_onnx("AddScattered")
 def add_scattered(op, indices, updates, shape):
-    return op.SCATTER_ND(_indices(op, indices), updates, sizes_of(op, shape))
+    """Positions and shape must have one type: int32."""
+    where = _indices(op, indices)
+    return op.SCATTER_ND(where if where.dtype == ir.DataType.INT32 else op.CAST(where, in_data_type="INT64", out_data_type="INT32", _dtype=6, _shape=where.shape),
+                         updates, sizes_of(op, shape))
 
 
 @from_onnx("NonZero")
@@ -446,7 +463,7 @@ def depth_to_space(op, x, *, blocksize, mode="DCR"):
 
 
 @from_onnx("last::SpaceToDepth")
-def space_to_depth(op, x, *, blocksize):
+def space_to_depth(op, x, *, blocksize, mode="DCR"):
     return op.SPACE_TO_DEPTH(x, block_size=blocksize)
 
 

@@ -548,35 +548,8 @@ def matmul(op, a, b):
 
 # ---- the rest
 
-@legalize("Div")
-def divide(op, a, b):
-    """Integers truncate towards zero; only the int32 kernel divides them."""
-    if a.dtype in (ir.DataType.FLOAT, ir.DataType.INT32):
-        return NotImplemented
-    if a.dtype == ir.DataType.INT64:
-        return op.FloorDiv(a, b, _dtype=a.dtype, _shape=op.outputs[0].shape) if _known_positive(a) and _known_positive(b) else \
-            op.Mul(op.Mul(_sign(op, a), _sign(op, b)), op.FloorDiv(op.Max(a, op.Neg(a)), op.Max(b, op.Neg(b)), _dtype=a.dtype, _shape=op.outputs[0].shape))
-    return NotImplemented
-
-
-def _sign(op: Builder, x: ir.Value) -> ir.Value:
-    return op.Where(op.Less(x, np.int64(0)), op.const(np.int64(-1)), op.const(np.int64(1)))
-
-
-def _known_positive(value: ir.Value) -> bool:
-    array = constant(value)
-    if array is not None:
-        return bool((array > 0).all())
-    producer = value.producer()
-    return producer is not None and (producer.op_type in ("Shape", "Size") or producer.op_type in ("Gather", "Slice", "Squeeze", "Unsqueeze", "Concat", "Cast", "Mul")
-                                     and all(v is None or v.dtype != ir.DataType.INT64 or _known_positive(v) or (i and constant(v) is not None)
-                                             for i, v in enumerate(producer.inputs)))
-
-
 @legalize("Sign")
 def sign(op, x):
-    if x.dtype in (ir.DataType.FLOAT, ir.DataType.INT32):
-        return NotImplemented
     if x.dtype == ir.DataType.INT64:
         zero, one = op.const(np.int64(0)), op.const(np.int64(1))
         return op.Where(op.Greater(x, zero), one, op.Where(op.Less(x, zero), op.const(np.int64(-1)), zero))
@@ -601,27 +574,62 @@ def atan(op, x):
 
 @legalize("BitwiseNot")
 def bitwise_not(op, x):
-    """-1 - x in two's complement, greatest - x without a sign."""
+    """-1 - x in two's complement, greatest - x without a sign; neither leaves the type's range."""
     info = np.iinfo(x.dtype.numpy())
-    return op.BitwiseXor(x, op.const(np.asarray(-1 if info.min else info.max, x.dtype.numpy())))
-
-
-@legalize("BitwiseAnd")
-def bitwise_and(op, a, b):
-    """(a + b - (a xor b)) / 2, in 64 bits so that nothing overflows."""
-    wide = [op.Cast(x, to=7) for x in (a, b, op.BitwiseXor(a, b))]
-    return op.Cast(_half(op, op.Sub(op.Add(wide[0], wide[1]), wide[2])), to=int(a.dtype))
+    return op.Sub(op.const(np.asarray(-1 if info.min else info.max, x.dtype.numpy())), x)
 
 
 @legalize("BitwiseOr")
 def bitwise_or(op, a, b):
-    """(a + b + (a xor b)) / 2."""
-    wide = [op.Cast(x, to=7) for x in (a, b, op.BitwiseXor(a, b))]
-    return op.Cast(_half(op, op.Add(op.Add(wide[0], wide[1]), wide[2])), to=int(a.dtype))
+    """a + b counts the common bits twice."""
+    return op.Sub(op.Add(a, b), op.BitwiseAnd(a, b))
 
 
-def _half(op: Builder, x: ir.Value) -> ir.Value:
-    return op.FloorDiv(x, op.const(np.int64(2)), _dtype=7, _shape=x.shape)
+@legalize("BitwiseXor")
+def bitwise_xor(op, a, b):
+    """The kernel has no 64-bit form: a + b less twice the common bits."""
+    if a.dtype not in (ir.DataType.INT64, ir.DataType.UINT64):
+        return NotImplemented
+    both = op.BitwiseAnd(a, b)
+    return op.Sub(op.Sub(op.Add(a, b), both), both)
+
+
+@legalize("BitShift")
+def bit_shift(op, x, y, *, direction):
+    """Beyond the width of the type nothing is left but the sign. Left: a product with a power of two, which wraps in 64 bits."""
+    width = x.dtype.itemsize * 8 if hasattr(x.dtype, "itemsize") else 64
+    if direction == "RIGHT":
+        return NotImplemented
+    power = op.Cast(op.Pow(op.const(np.float32(2)), op.Cast(op.Min(y, op.const(width - 1, like=y.dtype)), to=1)), to=7)
+    shifted = op.Cast(op.Mul(op.Cast(x, to=7), power), to=int(x.dtype))
+    return op.Where(op.Less(y, op.const(width, like=y.dtype)), shifted, op.const(0, like=x.dtype))
+
+
+@legalize("Dropout")
+def dropout(op, x, ratio=None, training_mode=None, *, seed=0):
+    """Nothing at inference; the mask is all true."""
+    if training_mode is not None and constant(training_mode) is not None and bool(constant(training_mode)):
+        if ratio is not None and constant(ratio) is not None and float(constant(ratio)) == 0.0:
+            return op.Identity(x), op.Expand(op.const(np.bool_(True)), shape_of(op, x))
+        op.reject("dropout in training is random")
+    if training_mode is not None and constant(training_mode) is None:
+        op.reject("dropout whose training mode is decided at run time")
+    return (op.Identity(x), op.Expand(op.const(np.bool_(True)), shape_of(op, x))) if len(op.outputs) > 1 else op.Identity(x)
+
+
+@legalize("TensorScatter")
+def tensor_scatter(op, past, update, write_indices=None, *, axis=-2, mode="linear"):
+    """Writes `update` into each batch row of `past` from its own position on."""
+    sizes, new = op.static(past), op.static(update)
+    axis %= len(sizes)
+    batch, steps = new[0], new[axis]
+    start = op.Reshape(write_indices, [batch, 1]) if write_indices is not None else op.const(np.zeros((batch, 1), np.int64))
+    where = op.Add(start, op.const(np.arange(steps)[None]))
+    where = op.Mod(where, op.const(np.int64(sizes[axis]))) if mode == "circular" else where
+    order = [0, axis, *(i for i in range(1, len(sizes)) if i != axis)]
+    rows = op.const(np.broadcast_to(np.arange(batch)[:, None, None], (batch, steps, 1)).astype(np.int64).copy())
+    y = op.ScatterND(op.Transpose(past, perm=order), op.Concat(rows, op.Unsqueeze(where, [2]), axis=2), op.Transpose(update, perm=order))
+    return op.Transpose(y, perm=[order.index(i) for i in range(len(sizes))])
 
 
 @legalize("NonMaxSuppression")
@@ -753,7 +761,6 @@ _by_decomposition("Elu", lambda op, x, alpha=1.0: alpha == 1.0)
 _by_decomposition("Mod", lambda op, a, b, fmod=0: not fmod)
 _by_decomposition("Max", lambda op, *xs: len(xs) == 2)
 _by_decomposition("Min", lambda op, *xs: len(xs) == 2)
-_by_decomposition("BitShift", lambda op, x, y, direction: direction == "RIGHT")
 _by_decomposition("PRelu", _channel_slope)
 _by_decomposition("DepthToSpace", lambda op, x, blocksize, mode="DCR": mode == "DCR" and op.of(x)[0] == 4)
 
