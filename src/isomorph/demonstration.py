@@ -80,8 +80,9 @@ def _row(name: str, folder: Path, images: np.ndarray, labels: np.ndarray, wanted
             greatest = differences(NETWORK, path)
             return Row(name, size, None, greatest, "re-read", "weights only", time.perf_counter() - start, "" if greatest == 0 else "weights differ")
         probabilities, proof, runtime = _probabilities(path, images)
-    except IsomorphError as error:
-        return Row(name, seconds=time.perf_counter() - start, problem=f"{error.code}: {error.what}")
+    except Exception as error:                  # one format that fails must not hide the others
+        code, what = (error.code, error.what) if isinstance(error, IsomorphError) else ("internal", f"{type(error).__name__}: {error}")
+        return Row(name, seconds=time.perf_counter() - start, problem=f"{code}: {what}")
     accuracy, greatest = float((probabilities.argmax(1) == labels).mean()), float(np.abs(probabilities - wanted).max())
     return Row(name, size, accuracy, greatest, proof, runtime, time.perf_counter() - start, "" if greatest < 1e-4 else "results differ")
 

@@ -93,7 +93,7 @@ def operators(model: Model) -> Counter[str]:
                    for graph in (model.graph, *model.graph.subgraphs()) for node in graph)
 
 
-def weights(model: Model) -> Checkpoint:
-    """The initializers of the graph and of its bodies, by name."""
+def weights(model: Model, *, used: bool = False) -> Checkpoint:
+    """The initializers of the graph and of its bodies, by name; with `used`, only those that a node or an output uses."""
     return Checkpoint({name: value.const_value for graph in (model.graph, *model.graph.subgraphs()) for name, value in graph.initializers.items()
-                       if value.const_value is not None})
+                       if value.const_value is not None and not (used and not value.uses() and not value.is_graph_output())})

@@ -209,7 +209,7 @@ def _plan_graph(made: Plan, content: Model, progress: Progress) -> None:
     progress.finish()
     made.result, made.findings = model, [*made.findings, *_unique([*content.findings, *hub.findings, *model.findings])]
     made.result_operators = operators(model)
-    made.bytes = sum(tensor.nbytes for tensor in weights(model).values()) + NODE_BYTES * sum(made.result_operators.values())
+    made.bytes = sum(tensor.nbytes for tensor in weights(model, used=True).values()) + NODE_BYTES * sum(made.result_operators.values())
     if made.target.dialect != "onnx":
         made.steps.append(Step(f"to {made.target.dialect}", f"{sum(made.result_operators.values()):,} operators of {len(made.result_operators)} kinds"))
     made.steps.append(Step("write", f"{made.target.title}, about {made.bytes:,} bytes"))

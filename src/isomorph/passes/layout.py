@@ -549,8 +549,8 @@ def _rename_free(node: ir.Node, index: int, moves: Callable[[int], Perm], state:
         node.replace_input_with(1, state.constant(array_tensor(np.asarray(axes, np.int64)), node.inputs[1], None))
     node.replace_input_with(0, state.moved[value])
     if node.op_type not in REDUCTIONS:
-        sizes = [dim if isinstance(dim, int) else -1 for dim in y.shape]
-        fresh = ir.node("Reshape", [state.moved[value], state.constant(array_tensor(np.asarray(sizes, np.int64)), y, None)])
+        target = [dim if isinstance(dim, int) else -1 for dim in y.shape]
+        fresh = ir.node("Reshape", [state.moved[value], state.constant(array_tensor(np.asarray(target, np.int64)), y, None)])
         fresh.outputs[0].name, fresh.outputs[0].type, fresh.outputs[0].shape = f"{y.name}/flat", y.type, y.shape
         fresh.outputs[0].meta.update(y.meta)
         state.graph.insert_after(node, fresh)

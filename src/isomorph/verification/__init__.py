@@ -70,10 +70,10 @@ def _verify_graphs(one: Subject, other: Subject, report: Report, given: Mapping[
         feeds, want = first_that_runs(one, source, given, sizes, fixed, seed)
         have = result.run(_translated(feeds, names, result.inputs(), report))
         outputs = _corresponding(source.outputs(), result.outputs(), "outputs", report)
-        base = explicit or tolerance(one.traits, other.traits, _hub_operators(one))
+        base = explicit or tolerance(one.traits, other.traits, lambda: _hub_operators(one))
         comparisons = []
         for mine, theirs in outputs.items():
-            bound = base if explicit else for_output(base, want[mine], _quantum(one, source, mine))
+            bound = base if explicit or not base.quantised else for_output(base, want[mine], _quantum(one, source, mine))
             comparisons.append(compare(mine, want[mine], have[theirs], bound, runtime=f"{result.runtime.title} {result.version}", proof=result_proof))
     progress.finish()
     report.facts |= {
@@ -113,13 +113,20 @@ def _quantum(subject: Subject, session: Session, name: str) -> float | None:
         return None
 
 
+def _graph_for_inputs(subject: Subject, ports: Sequence[Port], given: Mapping[str, Given]) -> Any:
+    """The graph that says what whole-number inputs may be; None where none is to be made up or the model has no meaning in ONNX."""
+    if all("int" not in port.dtype or port.name in given for port in ports):
+        return None
+    try:
+        return subject.hub.graph
+    except Unsupported:
+        return None
+
+
 def first_that_runs(subject: Subject, session: Session, given: Mapping[str, Given], sizes: Mapping[str, int], fixed: Mapping[str, Sequence[Any]],
                      seed: int) -> tuple[Feeds, dict[str, Any]]:
     """The first set of inputs that the model takes, and what it makes of them. Sizes of free dimensions are found by trying."""
-    try:
-        graph = subject.hub.graph
-    except Unsupported:
-        graph = None
+    graph = _graph_for_inputs(subject, session.inputs(), given)
     complaint: Crashed | None = None
     for feeds in inputs_module.candidates(session.inputs(), given, graph=graph, seed=seed, sizes=sizes, fixed=fixed):
         try:

@@ -30,7 +30,7 @@ def bisect(one: Subject, other: Subject, feeds: Feeds, timeout: float) -> dict[s
     Answers `first` (name, node, operator, reason, max_abs; None where no common value differs), `compared` and `how`.
     """
     graph = one.hub.graph
-    base = tolerance(one.traits, other.traits, frozenset(node.op_type for node in graph))
+    base = tolerance(one.traits, other.traits, lambda: frozenset(node.op_type for node in graph))
     order = {value.name: node for node in graph for value in node.outputs if value.name}
     wanted = _values(one, feeds.arrays, timeout, set(order))
     found, how = _of_second(one, other, feeds, timeout, set(wanted))

@@ -16,7 +16,8 @@ QUANTA_ALWAYS_FINE = 2.0
 class Tolerance:
     """What counts as equal: |difference| <= absolute + relative * |reference| + share * range of the reference.
 
-    `discrete` is the share of whole-number or text elements that may disagree. `quantum` is the step of a quantised result, judged in quanta.
+    `discrete` is the share of whole-number or text elements that may disagree. `quantum` is the step of a quantised result, judged in quanta;
+    `quantised` says that the model computes in quantised arithmetic.
     """
 
     share: float = 0.0
@@ -24,6 +25,7 @@ class Tolerance:
     relative: float = 0.0
     discrete: float = 0.0
     quantum: float | None = None
+    quantised: bool = False
     reason: str = ""
 
     def __str__(self) -> str:

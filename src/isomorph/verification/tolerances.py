@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
@@ -23,15 +24,16 @@ HALF, HYBRID, QUANTISED = 1e-2, 5e-2, 1e-1
 DISCRETE = 1e-3
 
 
-def tolerance(first: Traits, second: Traits, operators: frozenset[str]) -> Tolerance:
-    """For the float outputs of two models that should be the same; `operators` are the ONNX operators of the first."""
+def tolerance(first: Traits, second: Traits, hub_operators: Callable[[], frozenset[str]]) -> Tolerance:
+    """For the float outputs of two models that should be the same; `hub_operators` answers the ONNX operators of the first, where types do not decide."""
     if first.quantised_values or second.quantised_values:
-        return Tolerance(share=QUANTISED, discrete=DISCRETE, reason="computed in quantised arithmetic")
+        return Tolerance(share=QUANTISED, discrete=DISCRETE, quantised=True, reason="computed in quantised arithmetic")
     if first.quantised_weights != second.quantised_weights or (first.quantised_weights and second.quantised_weights):
         return Tolerance(share=HYBRID, discrete=DISCRETE, reason="quantised weights; some runtimes quantise activations with them on the fly")
     widths = narrowest(first.weight_types | first.value_types), narrowest(second.weight_types | second.value_types)
     if min(widths) == 16 and (widths[0] != widths[1] or "FLOAT16" in first.value_types or "BFLOAT16" in first.value_types):
         return Tolerance(share=HALF, discrete=DISCRETE, reason="16-bit floats")
+    operators = hub_operators()
     if operators <= MOVING:
         return Tolerance(share=EXACT, reason="data is only moved or compared")
     if operators <= MOVING | ELEMENTWISE:
@@ -40,8 +42,6 @@ def tolerance(first: Traits, second: Traits, operators: frozenset[str]) -> Toler
 
 
 def for_output(base: Tolerance, want: object, quantum: float | None) -> Tolerance:
-    """The tolerance of one output: in quanta where it is quantised. Bytes out of a quantised model have a quantum of 1."""
-    if base.reason == "computed in quantised arithmetic":
-        step = 1.0 if isinstance(want, np.ndarray) and want.dtype.kind in "iu" and want.dtype.itemsize <= 2 else quantum
-        return dataclasses.replace(base, quantum=step)
-    return base
+    """The tolerance of one output of a quantised model: in quanta where it is quantised itself. Bytes have a quantum of 1."""
+    step = 1.0 if isinstance(want, np.ndarray) and want.dtype.kind in "iu" and want.dtype.itemsize <= 2 else quantum
+    return dataclasses.replace(base, quantum=step)
