@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from isomorph.errors import IsomorphError
 from isomorph.report import Finding, Severity
 from isomorph.tensors import array_tensor
 
@@ -277,6 +278,11 @@ class Rewrite:
             result = self.mapping.rules[node.domain, node.op_type].function(op, *arguments, **attributes)
         except Rejected as why:
             self.blockers.append((f"{node.domain + '::' if node.domain else ''}{node.op_type}", self.label(node), str(why)))
+            return False
+        except IsomorphError:
+            raise
+        except Exception as error:              # a rule that meets what it does not expect is a node that cannot be mapped, with a reason
+            self.blockers.append((f"{node.domain + '::' if node.domain else ''}{node.op_type}", self.label(node), f"its mapping failed: {type(error).__name__}: {error}"))
             return False
         if result is NotImplemented:
             return False

@@ -236,7 +236,7 @@ def xor(op, a, b):
 
 @decompose("CastLike")
 def cast_like(op, x, like, *, saturate=1, round_mode="up"):
-    return op.Cast(x, to=int(like.dtype), saturate=saturate)
+    return op.reject("the type to cast to is not known") if like.dtype is None else op.Cast(x, to=int(like.dtype), saturate=saturate)
 
 
 @decompose("GreaterOrEqual")

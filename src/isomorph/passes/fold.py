@@ -76,7 +76,8 @@ def _become(value: ir.Value, tensor: Any) -> None:
     while fresh.name in graph.initializers:
         fresh.name += "_"
     graph.register_initializer(fresh)
-    value.replace_all_uses_with(fresh)
+    for use in list(value.uses()):
+        use.node.replace_input_with(use.idx, fresh)
     if value.is_graph_output():
         copy = ir.node("Identity", [fresh])
         copy.outputs[0].name, value.name = value.name, None
@@ -86,7 +87,7 @@ def _become(value: ir.Value, tensor: Any) -> None:
 
 
 def _foldable(node: ir.Node, limits: Limits) -> bool:
-    if shapes.schema_of(node) is None or node.op_type in NOT_CONSTANT or not node.outputs:
+    if shapes.schema_of(node) is None or node.op_type in NOT_CONSTANT or node.op_type == "Identity" or not node.outputs:
         return False
     if any(value is not None and value.const_value is None for value in node.inputs):
         return False

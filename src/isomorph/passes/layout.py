@@ -41,7 +41,7 @@ def inverse(perm: Sequence[int]) -> Perm:
 def wrap(graph: ir.Graph, wants: Callable[[ir.Node], bool]) -> None:
     """Gives every node that `wants` channels-last data exactly that, between two transposes, and marks it by the domain `last`."""
     for node in list(graph):
-        if not wants(node):
+        if not wants(node) or node.inputs[0].shape is None:
             continue
         rank = len(node.inputs[0].shape)
         x = _transpose(node.inputs[0], to_last(rank))

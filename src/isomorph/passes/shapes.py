@@ -49,7 +49,7 @@ def infer_node(node: ir.Node) -> None:
         if value.dtype in (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.FLOAT) and value.shape is not None and value.shape.rank() <= 1:
             array = constant(value)
             if array is not None and array.size <= MOST_KNOWN:
-                data[value.name] = onnx.numpy_helper.from_array(np.ascontiguousarray(array))
+                data[value.name] = onnx.numpy_helper.from_array(np.array(array))
             elif is_number(known(value)):
                 data[value.name] = onnx.numpy_helper.from_array(np.asarray(known(value), np.int64).reshape([dim for dim in value.shape if isinstance(dim, int)]))
     try:

@@ -425,6 +425,8 @@ def conv(op, x, w, b=None, *, auto_pad="VALID", strides=(1, 1), dilations=(1, 1)
     common = {**_window(strides, dilations), "padding": PADDING[auto_pad], "fused_activation_function": activation}
     if len(strides) == 3:
         return op.CONV_3D(x, _adopted(op, w, (2, 3, 4, 1, 0)), b, **common)
+    if b is None:                       # without a delegate the kernel insists on one
+        b = op.const(np.zeros(int(w.shape[0]), np.float32))
     if group > 1 and w.shape[1] == 1 and group == op.of(x)[1][3]:
         return op.DEPTHWISE_CONV_2D(x, _adopted(op, w, (1, 2, 3, 0)), b, depth_multiplier=w.shape[0] // group, **common)
     return op.CONV_2D(x, _adopted(op, w, (0, 2, 3, 1)), b, **common)
