@@ -1,14 +1,26 @@
-"""ONNX: one protobuf message, its weights inside or in files beside it."""
+"""ONNX: one protobuf message, its weights inside or in files beside it.
+
+Reading keeps every weight where it is, upgrades the graph to the hub's operator set and reports operators that ONNX does not define. Writing streams
+tensor by tensor. Specification: https://github.com/onnx/onnx/blob/main/docs/IR.md
+"""
 from __future__ import annotations
 
+import contextlib
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isomorph.formats import Format, Match
-from isomorph.wire import protobuf_head
+from isomorph.errors import IsomorphError, Usage
+from isomorph.formats import Capabilities, Format, Match
+from isomorph.progress import SILENT, Progress
+from isomorph.report import Finding, Report, Severity
+from isomorph.tensors import TYPES
+from isomorph.wire import files, protobuf, protobuf_head
 from isomorph.wire.protobuf_head import BYTES, VARINT, Outline
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
+    from isomorph.model import Model
 
 # Fields of onnx.proto3 by which a file is recognised: number -> wire type
 MODEL = {1: VARINT, 2: BYTES, 3: BYTES, 4: BYTES, 5: VARINT, 6: BYTES, 7: BYTES, 8: BYTES, 14: BYTES, 20: BYTES, 25: BYTES, 26: BYTES}
@@ -18,6 +30,9 @@ IR_VERSION, PRODUCER, PRODUCER_VERSION, GRAPH_FIELD, OPSET_IMPORT, FUNCTIONS = 1
 NODES, INITIALIZERS = 1, 5
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
 MOST_INITIALIZERS = 3_000                  # looked at for external data; a file that has it nearly always has it in its first large tensor
+OLDEST_WRITTEN = 13
+EXTERNAL_ABOVE = 1_900_000_000             # bytes of weights; protobuf ends at 2 GiB
+STANDARD_DOMAINS = {"", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"}
 NEWEST_IR = 64                             # far above any IR version there is; a larger first varint belongs to another format
 
 
@@ -97,7 +112,107 @@ def _external_files(view: memoryview, graph: protobuf_head.Field) -> list[str]:
     return list(files)[:64]
 
 
+def read(artifact: Artifact, *, progress: Progress = SILENT, upgrade: bool = True) -> Model:
+    """The model at the hub's operator set, or as the file has it with `upgrade=False`. `metadata` keeps the versions the file states.
+
+    Raises `Damaged`, `Unsafe` (a companion outside the folder, nesting, sizes), `Missing` (a companion that is not there) and `Unsupported` (every
+    node that has no equivalent at the hub's operator set).
+    """
+    from isomorph.formats._onnx_reader import Reader
+    from isomorph.model import Model
+    progress.start("read")
+    schema = protobuf.schema("onnx")
+    record = protobuf.read(artifact.view, schema["ModelProto"], artifact.limits, artifact.where)
+    reader = Reader(artifact)
+    graph = reader.model(record)
+    imports = dict(graph.graph.opset_imports)
+    metadata = {"ir_version": graph.ir_version, "opsets": imports, "producer": graph.producer_name or ""}
+    metadata |= {field: list(getattr(record, field)) for field in ("training_info", "configuration") if field in record}
+    model = Model(graph, "onnx", metadata=metadata, findings=reader.findings)
+    model.findings += custom_operators(model, artifact.where)
+    if upgrade:
+        from isomorph.passes.upgrade import upgrade as to_hub
+        model.findings += to_hub(graph, artifact.where)
+    progress.finish()
+    return model
+
+
+def custom_operators(model: Model, where: str) -> list[Finding]:
+    """One finding for each operator that ONNX does not define and the model brings no function for."""
+    from onnx import defs
+    seen: dict[tuple[str, str], list[Any]] = {}
+    for graph in [model.ir.graph, *(function.graph for function in model.ir.functions.values())]:
+        for node in graph.all_nodes():
+            if node.op_identifier() not in model.ir.functions and (node.domain not in STANDARD_DOMAINS or not defs.has(node.op_type, node.domain)):
+                seen.setdefault((node.domain, node.op_type), []).append(node)
+    return [Finding("operator.custom", Severity.INFO if domain == "com.microsoft" else Severity.LOW, f"{where}, {nodes[0].name or name}",
+                    f"{domain or 'ai.onnx'}::{name} is not an ONNX operator and is kept as it is ({len(nodes)} of them)")
+            for (domain, name), nodes in seen.items()]
+
+
+def write(model: Model, path: str | os.PathLike, *, force: bool = False, progress: Progress = SILENT, opset: int | None = None,
+          external_data: bool | str = "auto") -> Report:
+    """Writes the graph at `opset` (13 up, the hub's unless given). `external_data` puts weights into `<name>.data` beside it: True, False or "auto",
+    which does so above 1.9 GB. Both files appear at the end or not at all. Peak memory is the graph and one tensor.
+
+    Raises `Usage` (the output exists, the opset is out of range, a single file would exceed 2 GB) and `Unsupported` (nodes without an equivalent).
+    """
+    from isomorph.formats._onnx_writer import ExternalFile, Writer, weights
+    from isomorph.model import HUB_OPSET
+    path = Path(path)
+    graph, findings = _at_opset(model, HUB_OPSET if opset is None else opset)
+    total = sum(tensor.nbytes for tensor in weights(graph))
+    apart = total > EXTERNAL_ABOVE if external_data == "auto" else bool(external_data)
+    if not apart and total > EXTERNAL_ABOVE:
+        raise Usage(f"{total} bytes of weights do not fit into one file, which ends at 2 GiB", where=str(path), hint="use external data")
+    external = ExternalFile(_data_name(path)) if apart else None
+    writer = Writer(progress, external)
+    record = writer.model(graph, model.metadata)
+    progress.start("write", total, "bytes")
+    if external is None or not external.payloads:
+        with files.replacing(path, force=force) as file:
+            protobuf.write(record, file)
+    else:
+        with files.replacing_all([path.with_name(external.name), path], force=force) as (data, file):
+            external.write(data)
+            protobuf.write(record, file)
+    for name in _data_names(path):
+        # What an overwritten model had beside it is part of what was overwritten.
+        if force and (external is None or name != external.name):
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(name).unlink()
+    progress.finish()
+    facts = {"bytes": path.stat().st_size + (external.size if external else 0), "opset": graph.graph.opset_imports.get("", 0),
+             "ir_version": record.ir_version, "external_data": external.name if external and external.payloads else None}
+    return Report(str(path), findings, facts)
+
+
+def _data_names(path: Path) -> tuple[str, str]:
+    """The names a data file may have. Two, so that overwriting a model never touches the data that the old one still needs."""
+    return f"{path.name}.data", f"{path.name}.1.data"
+
+
+def _data_name(path: Path) -> str:
+    return next((name for name in _data_names(path) if not os.path.lexists(path.with_name(name))), _data_names(path)[0])
+
+
+def _at_opset(model: Model, opset: int) -> tuple[Any, list[Finding]]:
+    """The graph at `opset`: the model's own, untouched, or a downgraded copy that shares its tensors."""
+    if model.dialect != "onnx":
+        raise IsomorphError(f"a graph of dialect {model.dialect} was handed to the ONNX writer", where=str(model.graph.name))
+    from isomorph.model import HUB_OPSET
+    if not OLDEST_WRITTEN <= opset <= HUB_OPSET:
+        raise Usage(f"opset {opset} cannot be written", hint=f"choose {OLDEST_WRITTEN} to {HUB_OPSET}")
+    model.ir.graph.opset_imports.setdefault("", HUB_OPSET)
+    if opset == model.ir.graph.opset_imports[""]:
+        return model.ir, []
+    from isomorph.passes.downgrade import downgrade
+    copy = model.ir.clone()
+    return copy, downgrade(copy, opset)
+
+
 FORMAT = Format(
     name="onnx", title="ONNX", extensions=(".onnx",), holds="graph", spec="https://github.com/onnx/onnx/blob/main/docs/IR.md",
-    identify=identify, dialect="onnx",
+    identify=identify, read=read, write=write, dialect="onnx",
+    can=Capabilities(dtypes=frozenset(TYPES), dynamic_shapes=True, control_flow=True, quantised=True, versions=(1, 28)),
 )

@@ -1,57 +1,234 @@
 """The one place that opens a file which a model names, and the one place that writes an output.
 
-Containment follows the four layers of the ONNX external data defence (onnx/docs/ExternalDataSecurity.md).
+Containment follows the four layers of the ONNX external data defence (onnx/docs/ExternalDataSecurity.md): names are judged as text, every component is
+opened relative to the descriptor of its parent and never through a link, and what was opened is looked at again through its descriptor.
 """
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-from collections.abc import Iterator
+import secrets
+import stat
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from isomorph.errors import Unsafe, Usage
+from isomorph.errors import IsomorphError, Unsafe, Usage
 
 PART = ".part"
+TOKEN_BYTES = 4
+MOST_COMPONENTS, MOST_NAME_BYTES = 32, 1024
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up", errno.EFBIG: "the file is larger than the system allows"}
+SHOWN = 120
+
+
+# Reading companions
+
+def checked_components(folder: Path, name: str) -> tuple[str, ...]:
+    """The components of a relative path that a file names. Raises `Unsafe` where it is absolute, has `..`, a scheme, a drive, NUL or a backslash."""
+    if not name or "\0" in name or "\\" in name or "://" in name or name.startswith(("/", "~")) or (len(name) > 1 and name[1] == ":"):
+        raise Unsafe(f"the companion file name {name[:SHOWN]!r} is not a plain relative path", where=str(folder))
+    components = tuple(component for component in name.split("/") if component not in ("", "."))
+    if ".." in components:
+        raise Unsafe(f"the companion file name {name[:SHOWN]!r} leaves its folder", where=str(folder))
+    if not components or len(components) > MOST_COMPONENTS or len(name.encode("utf-8", "surrogateescape")) > MOST_NAME_BYTES:
+        raise Unsafe(f"the companion file name {name[:SHOWN]!r} is empty or too long", where=str(folder))
+    return components
 
 
 def contained(folder: Path, name: str) -> Path:
-    """The path of `name` inside `folder`. Raises `Unsafe` where it would leave it: absolute, `..`, a scheme, a drive, a link."""
-    if not name or "\0" in name or "\\" in name or "://" in name or name.startswith(("/", "~")) or (len(name) > 1 and name[1] == ":"):
-        raise Unsafe(f"the companion file name {name[:120]!r} is not a plain relative path", where=str(folder))
-    base = folder.resolve()
-    path = base
-    for component in Path(name).parts:
-        if component == "..":
-            raise Unsafe(f"the companion file name {name[:120]!r} leaves its folder", where=str(folder))
+    """The path of `name` inside `folder`, which need not exist. Raises `Unsafe` where it would leave it or goes through a link."""
+    path = folder.resolve()
+    for component in checked_components(folder, name):
         path = path / component
         if path.is_symlink():
-            raise Unsafe(f"the companion {name[:120]!r} is a symbolic link", where=str(folder), hint="replace the link by the file itself")
+            raise _linked(folder, name)
     if path.exists() and not path.is_dir():
-        status = path.lstat()
-        if not path.is_file():
-            raise Unsafe(f"the companion {name[:120]!r} is not a regular file", where=str(folder))
-        if status.st_nlink > 1:
-            raise Unsafe(f"the companion {name[:120]!r} is a hard link ({status.st_nlink} names)", where=str(folder), hint="copy the file")
+        _refuse_unusual(path.lstat(), folder, name)
     return path
 
 
+def open_contained(folder: Path, name: str) -> BinaryIO | None:
+    """The file `name` inside `folder`, opened for reading; None where it is absent.
+
+    Between the check and the opening nobody can swap a component, because only descriptors are used. Raises `Unsafe` as `contained` does.
+    """
+    components = checked_components(folder, name)
+    if os.open not in os.supports_dir_fd or not hasattr(os, "O_NOFOLLOW"):
+        return _open_by_path(folder, name)
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        for place, component in enumerate(components):
+            more = os.O_DIRECTORY if place + 1 < len(components) else 0
+            parent, descriptor = descriptor, os.open(component, flags | more, dir_fd=descriptor)
+            os.close(parent)
+        _refuse_unusual(os.fstat(descriptor), folder, name)
+        return os.fdopen(descriptor, "rb")
+    except OSError as error:
+        os.close(descriptor)
+        if error.errno == errno.ENOENT:
+            return None
+        # ENOTDIR comes from a link in the middle, which O_DIRECTORY with O_NOFOLLOW does not follow.
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENOTDIR):
+            raise _linked(folder, name) from None
+        raise Unsafe(f"the companion {name[:SHOWN]!r} cannot be opened: {error.strerror}", where=str(folder)) from None
+    except Unsafe:
+        os.close(descriptor)
+        raise
+
+
+def _open_by_path(folder: Path, name: str) -> BinaryIO | None:
+    """For systems without openat: check, open, and check that the very same file was opened."""
+    path = contained(folder, name)
+    if not path.exists():
+        return None
+    file = path.open("rb")
+    if not os.path.samestat(os.fstat(file.fileno()), path.lstat()):
+        file.close()
+        raise Unsafe(f"the companion {name[:SHOWN]!r} was exchanged while it was opened", where=str(folder))
+    return file
+
+
+def _refuse_unusual(status: os.stat_result, folder: Path, name: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise Unsafe(f"the companion {name[:SHOWN]!r} is not a regular file", where=str(folder))
+    if status.st_nlink > 1:
+        raise Unsafe(f"the companion {name[:SHOWN]!r} is a hard link ({status.st_nlink} names)", where=str(folder), hint="copy the file")
+
+
+def _linked(folder: Path, name: str) -> Unsafe:
+    return Unsafe(f"the companion {name[:SHOWN]!r} is or goes through a symbolic link", where=str(folder), hint="replace the link by the file itself")
+
+
+# Writing outputs
+
 @contextlib.contextmanager
 def replacing(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
-    """A file that appears under `path` whole or not at all: written beside it, flushed, renamed.
+    """A file that appears under `path` whole or not at all: written beside it, flushed, renamed. Errors as in `replacing_all`."""
+    with replacing_all([path], force=force) as files:
+        yield files[0]
 
-    Raises `Usage` where `path` exists and `force` is not set. A part left behind by a killed process is removed.
+
+@contextlib.contextmanager
+def replacing_all(paths: Sequence[Path], *, force: bool = False) -> Iterator[list[BinaryIO]]:
+    """Files that appear under `paths` whole or not at all, in that order; the last one should be the file that names the others.
+
+    Each is written under a name of its own that no other process uses, and locked, so that parts left behind by killed processes can be told from those
+    of living ones and are removed. Raises `Usage` where a path exists and `force` is not set, or its folder cannot be written, and `IsomorphError` where
+    the disk is full; nothing is left behind then.
     """
-    if path.exists() and not force:
-        raise Usage("the output exists already", where=str(path), hint="choose another name or add --force")
-    part = path.with_name(path.name + PART)
-    part.unlink(missing_ok=True)
+    for path in paths:
+        _refuse_existing(path, force)
+        remove_orphans(path)
+    parts: list[tuple[Path, BinaryIO]] = []
     try:
-        with part.open("xb") as file:
-            yield file
+        for path in paths:
+            parts.append(_open_part(path))
+        yield [file for _, file in parts]
+        for _, file in parts:
             file.flush()
             os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
+        for (part, _), path in zip(parts, paths, strict=True):
+            _publish(part, path, force)
+    except OSError as error:
+        if error.errno in FULL:
+            raise IsomorphError(FULL[error.errno], where=str(paths[-1]), hint="make room or write to another disk; nothing was left behind") from None
         raise
+    finally:
+        for part, file in parts:
+            with contextlib.suppress(OSError):
+                file.close()
+            with contextlib.suppress(OSError):
+                part.unlink()
+
+
+def _refuse_existing(path: Path, force: bool) -> None:
+    if path.is_dir():
+        raise Usage("the output is a folder", where=str(path), hint="name a file")
+    if os.path.lexists(path) and not force:
+        raise Usage("the output exists already", where=str(path), hint="choose another name or add --force")
+
+
+def _open_part(path: Path) -> tuple[Path, BinaryIO]:
+    part = path.with_name(f"{path.name}.{secrets.token_hex(TOKEN_BYTES)}{PART}")
+    try:
+        file = part.open("xb")
+    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+        raise Usage(f"the output cannot be written: {error.strerror}", where=str(path), hint="create the folder or choose another") from None
+    _lock(file.fileno())
+    return part, file
+
+
+def _publish(part: Path, path: Path, force: bool) -> None:
+    """Renames and makes the renaming durable. Without `force` a file that another process made in the meantime is not overwritten."""
+    if force:
+        os.replace(part, path)
+    else:
+        try:
+            _rename_new(part, path)
+        except FileExistsError:
+            raise Usage("the output was made by another process in the meantime", where=str(path), hint="choose another name or add --force") from None
+    with contextlib.suppress(OSError):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _rename_new(part: Path, path: Path) -> None:
+    """Renames where nothing has the new name. A hard link is the portable way to do that in one step; file systems without links get a check first."""
+    if sys.platform == "win32":
+        os.rename(part, path)
+        return
+    try:
+        os.link(part, path, follow_symlinks=False)
+        os.unlink(part)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "exists", str(path)) from None
+        os.rename(part, path)
+
+
+def remove_orphans(path: Path) -> None:
+    """Removes the parts of `path` whose writers are dead: nobody holds their lock."""
+    if not path.parent.is_dir():
+        return
+    for name in os.listdir(path.parent):
+        token = name[len(path.name) + 1:-len(PART)]
+        if name == f"{path.name}.{token}{PART}" and len(token) == 2 * TOKEN_BYTES and not set(token) - set("0123456789abcdef"):
+            with contextlib.suppress(OSError):
+                _remove_unlocked(path.parent / name)
+
+
+def _remove_unlocked(part: Path) -> None:
+    """Windows refuses to remove a file that is open; elsewhere the lock tells."""
+    if sys.platform == "win32":
+        part.unlink()
+        return
+    descriptor = os.open(part, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if _lock(descriptor):
+            part.unlink()
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Takes the exclusive lock of a file that ends with its process. False where another process has it."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True           # a file system without locks: then nobody else can hold one
+    return True

@@ -155,31 +155,6 @@ def read(source: memoryview | bytes, message: type[Record], limits: Limits = DEF
     return record
 
 
-def walk(source: memoryview | bytes, where: str = "") -> Iterator[tuple[int, int, Any]]:
-    """The top-level fields of a message as (number, wire type, value), without a schema: what recognising a format needs.
-
-    A length-delimited value comes as (start, stop), which may lie beyond the end where `source` is only the head of a file; the walk ends there.
-    """
-    view = memoryview(source)
-    reader = _Reader(view, 1, where)
-    at = 0
-    while at < len(view):
-        try:
-            tag, at = reader.varint(at)
-            number, wire = tag >> 3, tag & 7
-            if not number:
-                raise Damaged("a field has number 0", where=where, offset=at)
-            if wire == BYTES:
-                length, at = reader.varint(at)
-                yield number, wire, (at, at + length)
-                at += length
-            else:
-                start, at = at, reader.skip(number, wire, at, len(view), 0)
-                yield number, wire, reader.varint(start)[0] if wire == VARINT else view[start:at]
-        except IndexError:
-            return
-
-
 class _Reader:
     def __init__(self, view: memoryview, depth_limit: int, where: str):
         self.view, self.depth_limit, self.where = view, depth_limit, where
@@ -411,7 +386,7 @@ def write(record: Record, file: BinaryIO) -> int:
         file.write(buffer)
         buffer = bytearray()
         if not isinstance(piece, (bytes, bytearray)):
-            _write_payload(piece, file)
+            write_payload(piece, file)
     file.write(buffer)
     return total
 
@@ -424,7 +399,8 @@ def dumps(record: Record) -> bytes:
     return file.getvalue()
 
 
-def _write_payload(payload: Any, file: BinaryIO) -> None:
+def write_payload(payload: Any, file: BinaryIO) -> None:
+    """Writes bytes, or an object with `nbytes` and `chunks()`. Raises `Damaged` where it gives another number of bytes than it announced."""
     if isinstance(payload, memoryview):
         file.write(payload)
         return
