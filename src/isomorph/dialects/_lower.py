@@ -224,6 +224,7 @@ class Rewrite:
     keep: Callable[[ir.Node], bool] = lambda node: False
     infer_node: Callable[[ir.Node], None] | None = None
     changed: int = 0
+    shared: dict[Any, ir.Value] = field(default_factory=dict)       # constants that several nodes of the target use
     _count: int = 0
     _names: set[str] = field(default_factory=set)
 

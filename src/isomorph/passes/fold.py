@@ -21,6 +21,9 @@ GROWTH = 4                      # a folded constant may not be larger than its i
 
 def fold(graph: ir.Graph, limits: Limits = DEFAULT) -> None:
     """Infers types and shapes, turns nodes over constants into constants, and takes the branch of an If whose condition is known."""
+    for value in (*graph.inputs, *graph.outputs):
+        if value.shape is not None and any(isinstance(dim, int) and dim < 0 for dim in value.shape):
+            value.shape = ir.Shape([None if isinstance(dim, int) and dim < 0 else dim for dim in value.shape])      # some exporters write -1
     for node in list(graph):
         if node.graph is not None:
             _visit(node, limits)

@@ -399,7 +399,10 @@ def _adopted(op: Builder, value: ir.Value, perm: tuple[int, ...]) -> ir.Value:
     """A constant with its axes in another order, lazily, with its quantisation; a computed weight is transposed when it is computed."""
     if value.const_value is None:
         return op.TRANSPOSE(value, op.const(np.asarray(perm, SIZES)), _dtype=value.dtype, _shape=[value.shape[axis] for axis in perm])
-    fresh = op.const(lazily(perm, value.const_value), name=value.name)
+    kept = op.context.shared.get((value, perm))
+    if kept is not None:
+        return kept
+    fresh = op.context.shared[value, perm] = op.const(lazily(perm, value.const_value), name=value.name)
     if "quantization" in value.meta:
         quantization = value.meta["quantization"]
         fresh.meta["quantization"] = type(quantization)(quantization.scale, quantization.zero_point, perm.index(quantization.axis) if quantization.per_axis else 0)

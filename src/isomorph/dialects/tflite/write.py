@@ -13,11 +13,12 @@ from isomorph.dialects.tflite.kernels import kernel_types
 from isomorph.dialects.tflite.legalize import last_axis_softmax, legalize
 from isomorph.errors import Unsupported
 from isomorph.model import Model, Signature
-from isomorph.passes import captures, functions, layout, shapes, types
+from isomorph.passes import captures, functions, fuse, layout, shapes, types
 from isomorph.passes.decompose import decompose
 from isomorph.passes.fold import fold
 from isomorph.passes.recurrent import recurrent
 from isomorph.passes.resample import resample
+from isomorph.passes.tidy import tidy
 from isomorph.report import Finding
 
 ROUNDS = 24                     # decompositions nest: Attention -> Softmax -> ... ; more rounds than this mean a rule that feeds itself
@@ -38,12 +39,17 @@ def from_hub(model: Model, **options: Any) -> Model:
     graph = whole.graph
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
     fold(graph)
+    fuse.apply(graph, fuse.fuse)        # patterns of whole ONNX operators, before those are taken apart
     reasons = to_kernel(graph)
+    while fuse.apply(graph, fuse.scales):            # factors and offsets that taking apart has left behind layers
+        fold(graph)
     types.legalize(graph, kernel_types, findings)
     fold(graph)
+    tidy(graph)
     for each in (graph, *graph.subgraphs()):
         layout.wrap(each, lambda node: node.domain == "" and node.op_type in WANTS_LAST)
     layout.clean(graph)
+    tidy(graph)
     settle = Mapping()
     settle("Softmax", "LogSoftmax")(last_axis_softmax)
     rewrite(graph, settle, keep=lambda node: True, infer=shapes.infer_node)

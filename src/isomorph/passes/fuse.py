@@ -1,0 +1,179 @@
+"""Patterns that exporters leave behind, put together again: each a function from the last node of the pattern to its replacement."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from isomorph.dialects._lower import Builder, Mapping, Rewrite, constant
+from isomorph.passes import shapes
+from isomorph.passes.tidy import scalar, single_use
+from isomorph.tensors import lazily
+
+SCALED = {"Conv": 0, "ConvTranspose": 1, "TransposedConv": 1, "FullyConnected": 0}      # the axis of the output channels in the weight
+fuse, scales = Mapping(), Mapping()     # patterns of whole ONNX operators; what may move into weights at any time
+
+
+def apply(graph: ir.Graph, patterns: Mapping) -> int:
+    """Applies patterns once; the number of places that changed."""
+    return Rewrite(graph, patterns, "", keep=lambda node: True, infer_node=shapes.infer_node).run().changed
+
+
+def made_by(value: ir.Value | None, *operators: str) -> ir.Node | None:
+    """The node that makes a value, where it is one of `operators` and nobody else reads the value."""
+    producer = None if value is None else value.producer()
+    return producer if producer is not None and producer.domain == "" and producer.op_type in operators and single_use(value) else None
+
+
+def _with_scalar(value: ir.Value | None, operator: str, number: float) -> ir.Value | None:
+    """x where value = operator(x, number)."""
+    node = made_by(value, operator)
+    if node is None:
+        return None
+    for x, other in ((node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])):
+        found = scalar(other)
+        if found is not None and math.isclose(found, number, rel_tol=1e-4) and (operator in ("Add", "Mul") or other is node.inputs[1]):
+            return x
+    return None
+
+
+def _clipped(value: ir.Value | None, low: float, high: float) -> ir.Value | None:
+    node = made_by(value, "Clip", "Relu6")
+    if node is None:
+        return None
+    if node.op_type == "Relu6":
+        return node.inputs[0] if (low, high) == (0.0, 6.0) else None
+    bounds = [scalar(node.inputs[i]) if len(node.inputs) > i else None for i in (1, 2)]
+    return node.inputs[0] if bounds == [low, high] else None
+
+
+def _hard_gate(value: ir.Value | None) -> ir.Value | None:
+    """x where value = clip(x + 3, 0, 6) / 6, in any of the forms exporters write."""
+    node = made_by(value, "HardSigmoid")
+    if node is not None:
+        alpha, beta = node.attributes.get_float("alpha", 0.2), node.attributes.get_float("beta", 0.5)
+        return node.inputs[0] if math.isclose(alpha, 1 / 6, rel_tol=1e-3) and math.isclose(beta, 0.5) else None
+    inner = _with_scalar(value, "Div", 6.0) or _with_scalar(value, "Mul", 1 / 6)
+    return _with_scalar(_clipped(inner, 0.0, 6.0), "Add", 3.0)
+
+
+@fuse("Mul")
+def multiplied(op, a, b):
+    """HardSwish: x * clip(x + 3, 0, 6) / 6, with the division at either place. Gelu: x / 2 * (1 + erf(x / sqrt 2)). Then scales into weights."""
+    for x, other in ((a, b), (b, a)):
+        if _hard_gate(other) is x:
+            return op.HardSwish(x)
+        half = _with_scalar(x, "Mul", 0.5)
+        for inner, factor in ((half, other), (x, _with_scalar(other, "Mul", 0.5))):
+            if inner is not None and factor is not None and _is_erf_gate(factor, inner):
+                return op.Gelu(inner)
+    for whole, number in ((a, b), (b, a)):
+        gate = made_by(whole, "Mul")
+        if gate is not None and scalar(number) is not None and math.isclose(scalar(number), 0.5) and any(_is_erf_gate(g, x) for x, g in (gate.inputs, gate.inputs[::-1])):
+            return op.Gelu(next(x for x, g in (gate.inputs, gate.inputs[::-1]) if _is_erf_gate(g, x)))
+    return NotImplemented
+
+
+def _is_erf_gate(factor: ir.Value | None, x: ir.Value) -> bool:
+    """factor = 1 + erf(x / sqrt 2)"""
+    gate = made_by(_with_scalar(factor, "Add", 1.0), "Erf")
+    if gate is None:
+        return False
+    inner = gate.inputs[0].producer()
+    if inner is None or inner.op_type not in ("Div", "Mul") or inner.inputs[0] is not x:
+        return False
+    number = scalar(inner.inputs[1])
+    return number is not None and math.isclose(number, math.sqrt(2) if inner.op_type == "Div" else math.sqrt(0.5), rel_tol=1e-4)
+
+
+@fuse("Div")
+def divided(op, a, b):
+    """x * clip(x + 3, 0, 6) / 6 with the division last."""
+    product = made_by(a, "Mul")
+    if scalar(b) is not None and product is not None and math.isclose(scalar(b), 6.0):
+        for x, gate in (product.inputs, product.inputs[::-1]):
+            if _with_scalar(_clipped(gate, 0.0, 6.0), "Add", 3.0) is x:
+                return op.HardSwish(x)
+    number = scalar(b)
+    if number and b.dtype == ir.DataType.FLOAT and np.float32(1 / number) * np.float32(number) == 1:
+        return op.Mul(a, op.const(np.asarray(1 / np.asarray(constant(b), np.float64), np.float32)))
+    return NotImplemented
+
+
+@scales("Mul", "Add", "Sub")
+def into_layer(op, a, b):
+    return scaled(op, a, b, op.node)
+
+
+def scaled(op: Builder, a: ir.Value, b: ir.Value, node: ir.Node) -> Any:
+    """A factor or an offset a channel, behind a convolution or fully connected layer, moves into its weights."""
+    for x, other in ((a, b), (b, a)):
+        layer = made_by(x, *SCALED)
+        if layer is None or constant(other) is None or (node.op_type == "Sub" and other is a):
+            continue
+        vector = per_channel(constant(other), x, layer)
+        if vector is None or x.dtype != ir.DataType.FLOAT or layer.inputs[1].const_value is None:
+            continue
+        bias = layer.inputs[2] if len(layer.inputs) > 2 else None
+        if bias is not None and constant(bias) is None:
+            continue
+        old = np.zeros(len(vector), np.float32) if bias is None else constant(bias).reshape(-1)
+        weight = layer.inputs[1]
+        if node.op_type == "Mul":
+            group = layer.attributes.get_int("group", 1)
+            weight = op.const(lazily(_times(vector, layer, group), weight.const_value), name=weight.name)
+            new = old * vector
+        else:
+            new = old + vector if node.op_type == "Add" else old - vector
+        inputs = [layer.inputs[0], weight, op.const(new.astype(np.float32), name=bias.name if bias is not None else None), *layer.inputs[3:]]
+        attributes = {name: attribute.value for name, attribute in layer.attributes.items()}
+        return op.make(layer.op_type, inputs, attributes, dtype=x.dtype, shape=x.shape)
+    return NotImplemented
+
+
+def _times(vector: np.ndarray, layer: ir.Node, group: int) -> Callable[[np.ndarray], np.ndarray]:
+    axis = SCALED[layer.op_type]
+    if layer.op_type == "FullyConnected" and not layer.attributes.get_int("transB", 1):
+        axis = 1
+
+    def times(w: np.ndarray) -> np.ndarray:
+        if axis == 1 and group > 1:
+            # Transposed convolutions keep [inputs, outputs / group]: each group of inputs has its own outputs.
+            parts = np.split(w, group, 0)
+            return np.concatenate([part * v.reshape([1, -1] + [1] * (w.ndim - 2)) for part, v in zip(parts, np.split(vector, group), strict=True)], 0).astype(w.dtype)
+        return (w * vector.reshape([-1 if i == axis else 1 for i in range(w.ndim)])).astype(w.dtype)
+    return times
+
+
+def per_channel(array: np.ndarray, value: ir.Value, layer: ir.Node) -> np.ndarray | None:
+    """The constant as one number an output channel, None where it differs within a channel or makes the result larger."""
+    rank = len(value.shape) if value.shape is not None else -1
+    axis = rank - 1 if layer.op_type == "FullyConnected" else 1
+    channels = value.shape[axis] if rank > axis >= 0 else None
+    if not isinstance(channels, int) or array.ndim > rank or array.dtype != np.float32:
+        return None
+    sizes = [1] * (rank - array.ndim) + list(array.shape)
+    if any(size != 1 for i, size in enumerate(sizes) if i != axis) or sizes[axis] not in (1, channels):
+        return None
+    return np.broadcast_to(array.reshape(-1), (channels,)).astype(np.float32)
+
+
+@fuse("Conv")
+def padded_before(op, x, *rest, **attributes):
+    """A zero padding of the spatial axes in front of a convolution is the convolution's own."""
+    pad = made_by(x, "Pad")
+    if pad is None or pad.attributes.get_string("mode", "constant") != "constant" or len(pad.inputs) > 3 and pad.inputs[3] is not None:
+        return NotImplemented
+    amounts, value = constant(pad.inputs[1]), constant(pad.inputs[2]) if len(pad.inputs) > 2 else None
+    if amounts is None or (amounts < 0).any() or value is not None and np.any(value != 0) or (len(pad.inputs) > 2 and pad.inputs[2] is not None and value is None):
+        return NotImplemented
+    rank = len(amounts) // 2
+    if amounts[0] or amounts[1] or amounts[rank] or amounts[rank + 1] or attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return NotImplemented
+    own = attributes.pop("pads", None) or [0] * 2 * (rank - 2)
+    attributes.pop("auto_pad", None)
+    pads = [int(a) + int(b) for a, b in zip([*amounts[2:rank], *amounts[rank + 2:]], own, strict=True)]
+    return op.Conv(pad.inputs[0], *rest, pads=pads, **attributes)
