@@ -10,6 +10,7 @@ from onnx.reference import ReferenceEvaluator
 
 from isomorph.dialects._lower import constant
 from isomorph.passes import shapes
+from isomorph.report import Finding, Severity
 from isomorph.tensors import BITS, array_tensor, lazily
 from isomorph.wire.limits import DEFAULT, Limits
 
@@ -174,8 +175,26 @@ def _if(node: ir.Node, limits: Limits) -> None:
         return _inline(node, branches[0 if condition.reshape(-1)[0] else 1], limits)
     for branch in branches:
         fold(branch, limits)
+    squeeze = _squeeze_idiom(branches)
+    if squeeze is not None:
+        node.graph.meta.setdefault("findings", []).append(Finding(
+            "branch.assumed", Severity.MEDIUM, node.name or node.outputs[0].name or "If",
+            f"the axis that {squeeze.name or 'Squeeze'} removes is taken to have size 1; other sizes would change the rank of everything after it",
+            "give the input shapes if the axis has another size: --input NAME=SHAPE"))
+        return _inline(node, squeeze.graph, limits)
     for value, *results in zip(node.outputs, *(branch.outputs for branch in branches), strict=True):
         _agree(value, results)
+
+
+def _squeeze_idiom(branches: list[ir.Graph]) -> ir.Node | None:
+    """torch.squeeze(axis) of a size that the exporter did not know: an If between Squeeze and Identity of the same value."""
+    for mine, other in (branches, branches[::-1]):
+        if len(mine) == 1 and mine[0].op_type == "Squeeze" and len(mine.outputs) == len(other.outputs) == 1:
+            result = other.outputs[0]
+            source = result.producer().inputs[0] if result.producer() is not None and result.producer().op_type == "Identity" and len(other) == 1 else result
+            if source is mine[0].inputs[0]:
+                return mine[0]
+    return None
 
 
 def _agree(value: ir.Value, results: list[ir.Value]) -> None:

@@ -62,6 +62,8 @@ def from_hub(model: Model, **options: Any) -> Model:
     whole.opset_imports.clear()
     whole.opset_imports["tflite"] = 1
     signature = Signature("serving_default", {name: name for name in inputs if name}, {name: name for name in outputs if name})
+    for each in (graph, *graph.subgraphs()):
+        findings += each.meta.pop("findings", [])
     return Model(whole, "tflite", model.signatures or [signature], dict(model.metadata), [*findings, *done.findings])
 
 
