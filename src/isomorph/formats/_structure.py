@@ -4,16 +4,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from isomorph.wire import archive, json_head
+from isomorph.wire import archive, compressed, json_head
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 PICKLE_STARTS = (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5", b"(", b"c", b"]", b"}", b"l", b"I")       # from protocol 2 on there is a PROTO opcode
-COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18", b"7z\xbc\xaf\x27\x1c", b"\x5d\0\0", b"ZF0x")
-ZLIB = (b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 GGML = (b"lmgg", b"fmgg", b"tjgg", b"algg")
+SORTED_TABLE = (0xDB4775248B80FB57).to_bytes(8, "little")
 UTF16 = (b"\xff\xfe", b"\xfe\xff")
 NO_TEXT = bytes(set(range(32)) - {9, 10, 12, 13, 27}) + b"\x7f"
 
@@ -52,8 +51,11 @@ TESTS: dict[str, Callable[[Artifact], bool]] = {
     "xml": _is_xml,
     "pickle": lambda artifact: (artifact.head[:1] == b"\x80" and artifact.head[1:2] in b"\2\3\4\5") or artifact.head[:1] in PICKLE_STARTS,
     "lengthed json": lambda artifact: artifact.head[8:9] == b"{",
+    "mxnet": lambda artifact: artifact.head.startswith(b"\x12\1\0\0\0\0\0\0"),
+    "sstable": lambda artifact: bytes(artifact.view[-8:]) == SORTED_TABLE,
+    "shard": lambda artifact: ".data-0" in artifact.name,
     "npy": lambda artifact: artifact.head.startswith(b"\x93NUMPY"),
-    "compressed": lambda artifact: artifact.head.startswith((*COMPRESSED, *ZLIB)),
+    "compressed": lambda artifact: compressed.begins_compressed(artifact.head),
     "text": _is_text,
     "protobuf": _is_protobuf,
     "binary": lambda artifact: not _is_text(artifact),

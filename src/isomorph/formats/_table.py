@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import Missing, NotRecognised, Unsupported, Usage
-from isomorph.formats import Format, Match
+from isomorph.formats import Format, Match, _holding
+from isomorph.formats._recognised import RECOGNISED
 from isomorph.formats._structure import structures
 
 if TYPE_CHECKING:
@@ -55,18 +56,43 @@ class Row:
 
     def identify(self, artifact: Artifact) -> Match | None:
         match = (self.function or self.load().identify)(artifact)
-        return replace(match, hint=match.hint or self.hint) if match else None
+        return replace(match, format=match.format or self.name, hint=match.hint or self.hint) if match else None
 
 
 def _row(name: str, title: str, extensions: tuple[str, ...], within: tuple[str, ...], **rest: Any) -> Row:
     return Row(name, title, extensions, within, f"isomorph.formats.{name}", **rest)
 
 
+def _hdf5(artifact: Artifact) -> Match | None:
+    return Match("hdf5")
+
+
 ROWS: tuple[Row, ...] = (
     _row("onnx", "ONNX", (".onnx",), ("protobuf",)),
     _row("tflite", "TensorFlow Lite", (".tflite", ".lite"), ("flatbuffer",)),
+    _row("saved_model", "TensorFlow SavedModel", ("saved_model.pb", "saved_model.pbtxt"), ("folder", "protobuf", "text")),
+    _row("graphdef", "TensorFlow GraphDef", (".pb", ".pbtxt"), ("protobuf", "text")),
+    _row("tf_checkpoint", "TensorFlow checkpoint", (".index", ".ckpt", ".meta"), ("folder", "sstable", "protobuf", "shard")),
+    _row("tfjs_graph", "TensorFlow.js GraphModel", ("model.json",), ("json", "folder")),
+    _row("tfjs_layers", "TensorFlow.js LayersModel", ("model.json",), ("json", "folder")),
+    _row("keras", "Keras 3", (".keras",), ("zip", "folder")),
+    _row("keras_h5", "Keras HDF5", (".h5", ".hdf5"), ("hdf5",)),
+    _row("torch", "PyTorch", (".pt", ".pth", ".bin", ".ckpt"), ("zip", "pickle", "tar")),
+    _row("torchscript", "TorchScript", (".jit", ".ts", ".ptl", ".pt"), ("zip",)),
+    _row("torch_export", "PyTorch exported program", (".pt2",), ("zip",)),
     _row("safetensors", "safetensors", (".safetensors",), ("lengthed json", "json", "folder")),
+    _row("gguf", "GGUF", (".gguf",), ("gguf",)),
+    _row("ggml", "GGML before GGUF", (".ggml", ".ggmlv3.bin"), ("ggml",)),
+    _row("coreml", "Core ML", (".mlpackage", ".mlmodel"), ("protobuf", "folder")),
+    _row("mxnet", "MXNet", ("-symbol.json", ".params"), ("json", "mxnet", "folder")),
+    _row("pmml", "PMML", (".pmml",), ("xml",)),
+    _row("pfa", "PFA", (".pfa",), ("json", "text")),
     _row("npz", "NumPy arrays", (".npz", ".npy"), ("zip", "npy")),
+    _row("hf", "Hugging Face folder", (), ("folder", "json")),
+    *(Row(row.name, row.title, row.extensions, row.within, hint=row.hint, function=row.look) for row in RECOGNISED),
+    Row("hdf5", "HDF5", (".h5", ".hdf5"), ("hdf5",), hint="it is no Keras model: give the file that a supported library wrote", function=_hdf5, last=True),
+    Row("archive", "Archive that holds a model", (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z"), ("zip", "tar", "compressed"),
+        hint=_holding.UNPACK, function=_holding.identify, last=True),
 )
 
 FORMATS: dict[str, Row] = {row.name: row for row in ROWS}
@@ -86,7 +112,7 @@ def identify(artifact: Artifact) -> Match:
     """What a file or folder is. Raises `NotRecognised` where no format claims it, `Damaged` or `Unsafe` where its container cannot be opened."""
     found = structures(artifact)
     rows = [row for row in ROWS if not found.isdisjoint(row.within)]
-    rows.sort(key=lambda row: (row.last, artifact.suffix not in row.extensions))
+    rows.sort(key=lambda row: (row.last, not artifact.name.lower().endswith(row.extensions)))
     for row in rows:
         if match := row.identify(artifact):
             return match

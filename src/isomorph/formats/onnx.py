@@ -69,11 +69,9 @@ def _head(view: memoryview, message: Outline) -> dict[str, Any]:
 
 def _cut_off(view: memoryview, message: Outline) -> Match | None:
     """A model whose graph runs over the end of the file. Only a graph that begins like one counts: other formats have a field 7, too."""
-    if message.cut != GRAPH_FIELD or not message.first(IR_VERSION):
+    if message.cut != GRAPH_FIELD or message.rest < 0 or not message.first(IR_VERSION):
         return None
-    last = message.fields[-1].stop
-    _, begin = protobuf_head.varint(view, last + 1, len(view))
-    if begin < 0 or not _is_graph(view, protobuf_head.outline(view, begin, None, 8)):
+    if not _is_graph(view, protobuf_head.outline(view, message.rest, None, 8)):
         return None
     return Match("onnx", str(message.fields[0].value), "", "graph", _head(view, message) | {"truncated": True},
                  "the file ends inside the graph: download or copy it again")

@@ -23,15 +23,25 @@ class Field(NamedTuple):
 
 @dataclass
 class Outline:
-    """The fields of one message in order. `cut` is the number of a field that runs over the end, `valid` is False where the bytes are no message."""
+    """The fields of one message in order. `valid` is False where the bytes are no message.
+
+    `cut` is the number of a field that runs over the end, and `rest` the position where its payload begins.
+    """
 
     fields: list[Field] = field(default_factory=list)
     cut: int = 0
+    rest: int = -1
     valid: bool = True
     complete: bool = True
 
     def first(self, number: int) -> Field | None:
         return next((item for item in self.fields if item.number == number), None)
+
+    def first_or_cut(self, number: int, end: int) -> Field | None:
+        """The first field of that number; where the file ends inside it, what is left of it."""
+        if self.cut == number and self.rest >= 0 and self.first(number) is None:
+            return Field(number, BYTES, 0, self.rest, end)
+        return self.first(number)
 
     def all(self, number: int) -> list[Field]:
         return [item for item in self.fields if item.number == number]
@@ -82,7 +92,7 @@ def outline(view: memoryview, start: int = 0, stop: int | None = None, most: int
         else:
             begin, following = at, at + (8 if wire == FIXED64 else 4)
         if begin < 0 or following < 0 or following > end:
-            result.cut, result.complete = number, False
+            result.cut, result.rest, result.complete = number, begin, False
             return result
         result.fields.append(Field(number, wire, value, begin, following))
         at = following

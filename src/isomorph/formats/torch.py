@@ -1,0 +1,66 @@
+"""PyTorch .pt and .pth: a state_dict or a pickled object, in a zip (since 1.6), as bare pickles, or in a tar (before 0.1.10)."""
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from isomorph.formats import Format, Match, _torch
+from isomorph.wire import pickle
+
+if TYPE_CHECKING:
+    from isomorph.artifact import Artifact
+    from isomorph.wire.archive import Archive
+
+MAGIC = b"\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."          # behind the two bytes of PROTO, torch/serialization.py
+TAR_MEMBERS = {"storages", "tensors", "pickle"}
+
+
+def identify(artifact: Artifact) -> Match | None:
+    """Recognises the three containers by their members or magic number, and reads the pickle's outline: state_dict, checkpoint, or which class."""
+    if artifact.is_folder:
+        return None
+    if artifact.head[2:15] == MAGIC:
+        return _identify_legacy(artifact)
+    if archive := _torch.zip_of(artifact):
+        return _identify_zip(archive)
+    archive = artifact.archive if artifact.head[257:262] == b"ustar" or artifact.head[:9] in (b"storages\0", b"tensors\0\0", b"pickle\0\0\0") else None
+    if archive and archive.kind == "tar" and {name.removeprefix("./") for name in archive.names} >= TAR_MEMBERS:
+        return _match("tar", _torch.describe(_torch.walk(archive, next(name for name in archive.names if name.removeprefix("./") == "pickle"))), {})
+    return None
+
+
+def _identify_zip(archive: Archive) -> Match | None:
+    root = _torch.root_of(archive, "data.pkl")
+    if root is None or root + "constants.pkl" in archive.members:          # with constants it is TorchScript
+        return None
+    storages = sum(name.startswith(root + "data/") for name in archive.names)
+    more: dict[str, Any] = {"storages": storages}
+    if root + ".data/extern_modules" in archive.members:
+        more["package"] = True
+    if root + "byteorder" in archive.members:
+        more["byte_order"] = archive.head(root + "byteorder", 8).decode("latin1").strip()
+    return _match("zip", _torch.describe(_torch.walk(archive, root + "data.pkl")), more)
+
+
+def _identify_legacy(artifact: Artifact) -> Match:
+    """Magic number, protocol, system information, then the object: each a pickle of its own."""
+    at, stream = 0, None
+    for _ in range(4):
+        stream = pickle.walk(artifact.view, at)
+        if stream.stop < 0:
+            break
+        at = stream.stop
+    else:
+        return _match("legacy", _torch.describe(stream), {})
+    described = _torch.describe(stream)
+    return _match("legacy", described, {"truncated": True} if stream.problem else {})
+
+
+def _match(container: str, described: tuple[str, dict[str, Any]], more: dict[str, Any]) -> Match:
+    kind, detail = described
+    return Match("torch", "", f"{kind}, {container}", "weights", {"container": container} | detail | more)
+
+
+FORMAT = Format(
+    name="torch", title="PyTorch", extensions=(".pt", ".pth", ".bin", ".ckpt"), holds="weights",
+    spec="https://github.com/pytorch/pytorch/blob/main/torch/serialization.py", identify=identify,
+)
