@@ -22,7 +22,7 @@ TYPES: dict[str, tuple[int, int, str]] = {
     "COMPLEX128": (15, 128, "complex128"), "BFLOAT16": (16, 16, "bfloat16"), "FLOAT8E4M3FN": (17, 8, "float8_e4m3fn"),
     "FLOAT8E4M3FNUZ": (18, 8, "float8_e4m3fnuz"), "FLOAT8E5M2": (19, 8, "float8_e5m2"), "FLOAT8E5M2FNUZ": (20, 8, "float8_e5m2fnuz"),
     "UINT4": (21, 4, "uint4"), "INT4": (22, 4, "int4"), "FLOAT4E2M1": (23, 4, "float4_e2m1fn"), "FLOAT8E8M0": (24, 8, "float8_e8m0fnu"),
-    "UINT2": (25, 2, "uint2"), "INT2": (26, 2, "int2"),
+    "UINT2": (25, 2, "uint2"), "INT2": (26, 2, "int2"), "FLOAT6E2M3": (27, 6, "float6_e2m3fn"), "FLOAT6E3M2": (28, 6, "float6_e3m2fn"),
 }
 NUMBER = {name: number for name, (number, _, _) in TYPES.items()}
 NAME = {number: name for name, number in NUMBER.items()}
@@ -175,6 +175,9 @@ def unpacked(data: memoryview | bytes, element_type: int, dims: Sequence[int]) -
     if bits >= 8:
         return np.frombuffer(data, numpy_type(element_type)).reshape(dims)
     raw = np.frombuffer(data, np.uint8)
+    if 8 % bits:
+        rows = np.unpackbits(raw, bitorder="little")[:math.prod(dims) * bits].reshape(-1, bits)
+        return np.packbits(rows, axis=-1, bitorder="little").reshape(dims).view(numpy_type(element_type))
     parts = [(raw >> shift) & (1 << bits) - 1 for shift in range(0, 8, bits)]
     values = np.stack(parts, axis=-1).reshape(-1)[:math.prod(dims)]
     if NAME[element_type].startswith("INT"):
@@ -191,6 +194,8 @@ def packed(array: np.ndarray) -> Any:
         array = np.ascontiguousarray(array)
         return array.reshape(-1).view(np.uint8).data if array.size else b""
     values = array.reshape(-1).astype(np.int8).view(np.uint8) if array.dtype.name.startswith(("int", "uint")) else array.reshape(-1).view(np.uint8)
+    if 8 % bits:
+        return memoryview(np.packbits(np.unpackbits(values[:, None], axis=-1, bitorder="little")[:, :bits], bitorder="little"))
     per_byte = 8 // bits
     places = np.pad(values & (1 << bits) - 1, (0, -len(values) % per_byte)).reshape(-1, per_byte)
     out = np.zeros(len(places), np.uint8)

@@ -2,8 +2,6 @@
 from __future__ import annotations
 
 import math
-import mmap
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -340,13 +338,11 @@ class Reader:
         if self.artifact.path is None:
             raise Missing(f"the weights are in {location[:FRAGMENT]!r} beside the model, which was opened from bytes", where=place,
                           hint="open the model by its path")
-        file = files.open_contained(self.artifact.path.parent, location)
-        if file is None:
+        data = files.map_contained(self.artifact.path.parent, location)
+        if data is None:
             raise Missing(f"the weights are in {location[:FRAGMENT]!r} and that file is not there", where=f"{self.where}, {place}",
                           hint="put it beside the model")
-        with file:
-            size = os.fstat(file.fileno()).st_size
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b"")
+        return data
 
     def number(self, entries: dict[str, str], key: str, default: int, place: str) -> int:
         text = entries.get(key, "")

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Iterator, Sequence
@@ -78,6 +78,15 @@ def open_contained(folder: Path, name: str) -> BinaryIO | None:
     except Unsafe:
         os.close(descriptor)
         raise
+
+
+def map_contained(folder: Path, name: str) -> memoryview | None:
+    """The bytes of the file `name` inside `folder`, mapped and read-only; None where it is absent. Raises `Unsafe` as `contained` does."""
+    file = open_contained(folder, name)
+    if file is None:
+        return None
+    with file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b"")
 
 
 def _open_by_path(folder: Path, name: str) -> BinaryIO | None:
@@ -153,7 +162,7 @@ def _refuse_existing(path: Path, force: bool) -> None:
 
 
 def _open_part(path: Path) -> tuple[Path, BinaryIO]:
-    part = path.with_name(f"{path.name}.{secrets.token_hex(TOKEN_BYTES)}{PART}")
+    part = path.with_name(f"{path.name}.{os.urandom(TOKEN_BYTES).hex()}{PART}")
     try:
         file = part.open("xb")
     except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
