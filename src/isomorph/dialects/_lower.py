@@ -131,7 +131,7 @@ class Builder:
         values = [self.const(x, like=like) if x is not None and not isinstance(x, ir.Value) else x for x in given]
         while values and values[-1] is None:
             values.pop()
-        attributes = {name: self._attribute(value) for name, value in attributes.items() if value is not None}
+        attributes = {name: self._attribute(name, value) for name, value in attributes.items() if value is not None}
         node = ir.node(op_type, values, attributes, domain=domain, num_outputs=outputs)
         node.name = f"{self.context.label(self.node)}/{op_type}_{self.context.next()}"
         for value in node.outputs:
@@ -148,12 +148,14 @@ class Builder:
         return node.outputs[0] if outputs == 1 else tuple(node.outputs)
 
     @staticmethod
-    def _attribute(value: Any) -> Any:
+    def _attribute(name: str, value: Any) -> Any:
         if isinstance(value, np.ndarray):
             return array_tensor(value)
         if isinstance(value, (np.integer, np.floating, np.bool_)):
             return value.item()
         if isinstance(value, (tuple, list)):
+            if not value:
+                return ir.AttrInt64s(name, [])
             return [x.item() if isinstance(x, np.generic) else x for x in value]
         return int(value) if isinstance(value, bool) else value
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
 from isomorph.dialects._lower import constant
-from isomorph.passes import shapes
+from isomorph.passes import shapes, types
 from isomorph.report import Finding, Severity
 from isomorph.tensors import BITS, array_tensor, lazily
 from isomorph.wire.limits import DEFAULT, Limits
@@ -93,9 +93,9 @@ def _become(value: ir.Value, tensor: Any) -> None:
 def _foldable(node: ir.Node, limits: Limits) -> bool:
     if shapes.schema_of(node) is None or node.op_type in NOT_CONSTANT or node.op_type == "Identity" or not node.outputs:
         return False
-    if any(value is not None and value.const_value is None for value in node.inputs):
+    if any(value is not None and not (value.is_initializer() and value.const_value is not None) for value in node.inputs):
         return False
-    if any(value is not None and not value.is_initializer() for value in node.inputs):
+    if node.op_type == "Cast" and types.is_compact(node.inputs[0], ir.DataType(node.attributes.get_int("to"))):
         return False
     size = 0
     for value in node.outputs:

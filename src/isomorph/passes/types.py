@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from isomorph.passes import shapes
 from isomorph.report import Finding, Severity
+from isomorph.tensors import lazily
 
 T = ir.DataType
 # What stands in for a type, best first. The number of bits that survive exactly decides whether it is a loss.
@@ -18,6 +19,9 @@ STANDS_IN: dict[ir.DataType, tuple[ir.DataType, ...]] = {
 }
 EXACT_BITS = {T.DOUBLE: 53, T.FLOAT: 24, T.FLOAT16: 11, T.BFLOAT16: 8, T.BOOL: 1, T.UINT8: 8, T.INT8: 7, T.INT16: 15, T.UINT16: 16, T.INT32: 31, T.UINT32: 32,
               T.INT64: 63, T.UINT64: 64, T.INT4: 4, T.UINT4: 4}
+
+
+COMPACT = 1 << 10               # bytes; smaller constants are not worth a node
 
 
 def groups(node: ir.Node) -> list[tuple[list[int], list[int]]]:
@@ -75,9 +79,13 @@ def _data_group(node: ir.Node) -> tuple[list[int], list[int]]:
     return next(((i, o) for i, o in found if 0 in i), ([], []))
 
 
+def is_compact(value: ir.Value, kind: ir.DataType) -> bool:
+    """A float16 weight stays one and is widened at run time: files must not swell."""
+    return value.dtype == T.FLOAT16 and kind == T.FLOAT and value.const_value.nbytes >= COMPACT
+
+
 def _cast(graph: ir.Graph, node: ir.Node, value: ir.Value, kind: ir.DataType) -> ir.Value:
-    if value.is_initializer() and value.const_value is not None:
-        from isomorph.tensors import lazily
+    if value.is_initializer() and value.const_value is not None and not is_compact(value, kind):
         tensor = lazily(lambda a: a.astype(kind.numpy()), value.const_value, element_type=int(kind))
         name = f"{value.name}/{kind.name.lower()}"
         if name in graph.initializers:

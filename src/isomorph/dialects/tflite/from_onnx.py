@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Array, Builder, Float, Int, Ints, Mapping, constant
+from isomorph.dialects.tflite.quantized import parameters
 from isomorph.tensors import lazily
 
 from_onnx = Mapping("")
@@ -17,10 +18,17 @@ LAST = "last"                   # the domain of nodes whose data is channels-las
 from_onnx.same({
     "Abs": "ABS", "Neg": "NEG", "Exp": "EXP", "Log": "LOG", "Sqrt": "SQRT", "Sin": "SIN", "Cos": "COS", "Floor": "FLOOR", "Ceil": "CEIL", "Round": "ROUND",
     "Sign": "SIGN", "Tanh": "TANH", "Sigmoid": "LOGISTIC", "Relu": "RELU", "HardSwish": "HARD_SWISH", "Not": "LOGICAL_NOT", "Atan2": "ATAN2",
-    "Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "Pow": "POW", "Max": "MAXIMUM", "Min": "MINIMUM", "And": "LOGICAL_AND", "Or": "LOGICAL_OR",
+    "Div": "DIV", "Pow": "POW", "Max": "MAXIMUM", "Min": "MINIMUM", "And": "LOGICAL_AND", "Or": "LOGICAL_OR",
     "Equal": "EQUAL", "Greater": "GREATER", "GreaterOrEqual": "GREATER_EQUAL", "Less": "LESS", "LessOrEqual": "LESS_EQUAL", "Where": "SELECT_V2",
     "BitwiseXor": "BITWISE_XOR", "BitwiseAnd": "STABLEHLO_AND", "Rsqrt": "RSQRT", "SquaredDifference": "SQUARED_DIFFERENCE", "FloorDiv": "FLOOR_DIV", "NotEqual": "NOT_EQUAL",
 })
+
+
+@from_onnx("Add", "Sub", "Mul")
+def arithmetic(op, a, b, *, activation="NONE"):
+    return op.make(op.node.op_type.upper(), [a, b], {"fused_activation_function": activation})
+
+
 SIZES = np.dtype(np.int32)      # shapes and axes are int32: the one type that every kernel version takes
 
 
@@ -49,6 +57,8 @@ def cast(op, x, *, to, saturate=1, round_mode="up"):
     if ir.DataType.UINT64 in (x.dtype, to):
         return op.BITCAST(cast(op, x, to=ir.DataType.INT64), _dtype=to, _shape=x.shape) if to == ir.DataType.UINT64 else \
             cast(op, op.BITCAST(x, _dtype=ir.DataType.INT64, _shape=x.shape), to=to)
+    if x.dtype == ir.DataType.FLOAT16 and to == ir.DataType.FLOAT and x.is_initializer():
+        return op.DEQUANTIZE(x, _dtype=to, _shape=x.shape)          # how float16 weights are stored
     names = [TYPE_NAME.get(kind) for kind in (x.dtype, to)]
     if None in names:
         op.reject(f"a cast from {x.dtype.name} to {to.name}, which is no type here")
@@ -286,6 +296,8 @@ def pad(op, x, pads, value=None, axes: Ints | None = None, *, mode="constant"):
     if mode == "reflect":
         return op.MIRROR_PAD(x, pairs, mode="REFLECT")
     filler = constant(value)
+    if "quantization" in x.meta and filler is not None and int(filler) == int(x.meta["quantization"].zero_point[0]):
+        return op.PAD(x, pairs)         # pads integers with the zero point
     if value is None or filler is not None and not np.any(filler != 0) and "quantization" not in x.meta:
         return op.PAD(x, pairs)
     return op.PADV2(x, pairs, value)
@@ -379,9 +391,15 @@ def log_softmax(op, x, *, axis=-1):
 def matmul(op, a, b):
     """A constant matrix on the right is a fully connected layer, whose weights are [outputs, inputs]."""
     rank, _ = op.of(a)
-    if b.is_initializer() and len(b.shape) == 2 and rank >= 2 and a.dtype == ir.DataType.FLOAT:
+    if is_weight(b) and b.shape is not None and len(b.shape) == 2 and rank >= 2:
         return _fully_connected(op, a, b, None, transpose=True)
     return op.BATCH_MATMUL(a, b)
+
+
+def is_weight(value: ir.Value) -> bool:
+    """A constant, or one that is stored in fewer bits."""
+    source = value.producer()
+    return value.is_initializer() or source is not None and source.op_type in ("DEQUANTIZE", "DequantizeLinear", "CAST", "Cast") and source.inputs[0].is_initializer()
 
 
 @from_onnx("FullyConnected")
@@ -397,6 +415,10 @@ def _fully_connected(op: Builder, x: ir.Value, weight: ir.Value, bias: ir.Value 
 
 def _adopted(op: Builder, value: ir.Value, perm: tuple[int, ...]) -> ir.Value:
     """A constant with its axes in another order, lazily, with its quantisation; a computed weight is transposed when it is computed."""
+    source = value.producer()
+    if source is not None and source.op_type in ("DEQUANTIZE", "CAST") and source.inputs[0].const_value is not None:
+        stored = _adopted(op, source.inputs[0], perm)
+        return op.DEQUANTIZE(stored, _dtype=value.dtype, _shape=[value.shape[axis] for axis in perm])
     if value.const_value is None:
         return op.TRANSPOSE(value, op.const(np.asarray(perm, SIZES)), _dtype=value.dtype, _shape=[value.shape[axis] for axis in perm])
     kept = op.context.shared.get((value, perm))
@@ -476,11 +498,17 @@ def space_to_depth(op, x, *, blocksize, mode="DCR"):
 
 @from_onnx("QuantizeLinear")
 def quantize(op, x, scale, zero=None, **attributes):
-    return op.QUANTIZE(x)
+    """The parameters are the tensor's own. An integer input is requantised."""
+    if op.outputs[0].dtype not in (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16) or parameters(op.node) is None:
+        op.reject(f"quantisation to {op.outputs[0].dtype.name} or with computed parameters")
+    op.outputs[0].meta["quantization"] = parameters(op.node)
+    source = x.producer()
+    return op.QUANTIZE(source.inputs[0] if source is not None and source.op_type == "DEQUANTIZE" and source.inputs[0].dtype in (2, 3, 5) else x)
 
 
 @from_onnx("DequantizeLinear")
 def dequantize(op, x, scale, zero=None, **attributes):
+    x.meta.setdefault("quantization", parameters(op.node))
     return op.DEQUANTIZE(x)
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder, Float, Int, Ints, Mapping, constant
+from isomorph.dialects.tflite.from_onnx import is_weight
+from isomorph.dialects.tflite.quantized import WIDE, parameters
 from isomorph.passes.decompose import interval, shape_of, target_shape
 from isomorph.tensors import lazily
 
@@ -517,9 +519,12 @@ def pad(op, x, pads, value=None, axes: Ints | None = None, *, mode="constant"):
 @legalize("Gemm")
 def gemm(op, a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):
     """A constant weight with a bias vector is a fully connected layer."""
-    weight, bias = constant(b) is not None, c is None or constant(c) is not None
-    _, a_sizes = op.of(a)
+    weight, bias = is_weight(b), c is None or is_weight(c) and len(op.static(c)) == 1
     outputs = op.static(b)[0 if transB else 1]
+    if weight and bias and alpha == beta == 1 and (b.producer() is not None or c is not None and c.producer() is not None):
+        a = op.Transpose(a, perm=[1, 0]) if transA else a       # stored in fewer bits: taken as they are
+        return op.FullyConnected(a, b, c, transB=transB, _dtype=a.dtype, _shape=[op.of(a)[1][0], outputs])
+    weight, bias = constant(b) is not None, c is None or constant(c) is not None
     if not weight or not bias or a.dtype != ir.DataType.FLOAT or (c is not None and constant(c).size not in (1, outputs)):
         return _plain_gemm(op, a, b, c, alpha, beta, transA, transB)
     a = op.Transpose(a, perm=[1, 0]) if transA else a
@@ -795,6 +800,51 @@ def last_axis_softmax(op, x, *, axis=-1):
         return NotImplemented
     order = [i if i not in (axis, rank - 1) else axis + rank - 1 - i for i in range(rank)]
     return op.Transpose(getattr(op, op.node.op_type)(op.Transpose(x, perm=order), axis=-1), perm=order)
+
+
+# ---- quantisation that no kernel has is arithmetic
+
+@legalize("DequantizeLinear")
+def dequantize(op, x, scale, zero=None, *, axis=1, block_size=0, output_dtype=0):
+    found = parameters(op.node)
+    if found is not None and scale.dtype == ir.DataType.FLOAT and (
+            x.dtype in WIDE and not found.per_axis and (x.dtype != ir.DataType.INT16 or not found.zero_point.any()) or x.is_initializer() and x.dtype in STORED):
+        return NotImplemented
+    y = op.Cast(x, to=int(scale.dtype))
+    scale, zero = (None if v is None else _spread(op, v, x, axis, block_size) for v in (scale, zero))
+    y = op.Mul(y if zero is None else op.Sub(y, op.Cast(zero, to=int(scale.dtype))), scale)
+    return op.Cast(y, to=int(op.outputs[0].dtype)) if op.outputs[0].dtype not in (None, y.dtype) else y
+
+
+@legalize("QuantizeLinear")
+def quantize(op, x, scale, zero=None, *, axis=1, block_size=0, saturate=1, output_dtype=0, precision=0):
+    """round half to even, shift, saturate."""
+    found = parameters(op.node)
+    kind = zero.dtype if zero is not None else ir.DataType(output_dtype or 2)
+    if found is not None and not found.per_axis and kind in WIDE and x.dtype == ir.DataType.FLOAT and (kind != ir.DataType.INT16 or not found.zero_point.any()):
+        return NotImplemented
+    if kind not in WIDE | {ir.DataType.UINT16, ir.DataType.INT32}:
+        op.reject(f"quantisation to {kind.name}")
+    info = np.iinfo(kind.numpy())
+    scale, zero = (None if v is None else _spread(op, v, x, axis, block_size) for v in (scale, zero))
+    y = op.Round(op.Div(x, op.Cast(scale, to=int(x.dtype)) if scale.dtype != x.dtype else scale))
+    y = y if zero is None else op.Add(y, op.Cast(zero, to=int(x.dtype)))
+    return op.Cast(op.Min(op.Max(y, float(info.min)), float(info.max)), to=int(kind))
+
+
+STORED = WIDE | {ir.DataType.INT32, ir.DataType.INT4}
+
+
+def _spread(op: Builder, vector: ir.Value, x: ir.Value, axis: int, block: int) -> ir.Value:
+    """Parameters along an axis in the shape that broadcasts; blocks repeat each one."""
+    rank, sizes = op.of(x)
+    if block:
+        count = op.static(vector)[axis % rank]
+        index = np.repeat(np.arange(count), block)[:op.static(x)[axis % rank]]
+        return op.Gather(vector, op.const(index.astype(np.int64)), axis=axis % rank)
+    if op.of(vector)[0] == 1 and op.of(vector)[1] != [1] and rank > 1:
+        return op.Reshape(vector, [-1 if i == axis % rank else 1 for i in range(rank)])
+    return op.Reshape(vector, op.const(np.zeros(0, np.int64))) if op.of(vector)[0] == 1 and op.of(vector)[1] == [1] else vector
 
 
 # ---- loops

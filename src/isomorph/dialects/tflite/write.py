@@ -10,6 +10,7 @@ from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 from isomorph.dialects._lower import Mapping, Rewrite, rewrite
 from isomorph.dialects.tflite.from_onnx import from_onnx
 from isomorph.dialects.tflite.kernels import kernel_types
+from isomorph.dialects.tflite.quantized import quantize
 from isomorph.dialects.tflite.legalize import last_axis_softmax, legalize
 from isomorph.errors import Unsupported
 from isomorph.model import Model, Signature
@@ -43,6 +44,7 @@ def from_hub(model: Model, **options: Any) -> Model:
     reasons = to_kernel(graph)
     while fuse.apply(graph, fuse.scales):            # factors and offsets that taking apart has left behind layers
         fold(graph)
+    quantize(graph)
     types.legalize(graph, kernel_types, findings)
     fold(graph)
     tidy(graph)
