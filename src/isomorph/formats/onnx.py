@@ -129,8 +129,9 @@ def read(artifact: Artifact, *, progress: Progress = SILENT, upgrade: bool = Tru
     model = Model(graph, "onnx", metadata=metadata, findings=reader.findings)
     model.findings += custom_operators(model, artifact.where)
     if upgrade:
+        from isomorph.passes.upgrade import overridable
         from isomorph.passes.upgrade import upgrade as to_hub
-        model.findings += to_hub(graph, artifact.where)
+        model.findings += to_hub(graph, artifact.where) + overridable(graph, artifact.where)
     progress.finish()
     return model
 
