@@ -26,7 +26,7 @@ AUXILIARY = {"axes", "axis", "shape", "scales", "sizes", "roi", "pads", "constan
              "x_zero_point", "w_scale", "w_zero_point", "mean", "var", "input_mean", "input_var", "min", "max", "output_shape", "image_shape", "block_shape",
              "size", "dft_length", "frame_length", "frame_step", "window", "max_output_boxes_per_class", "iou_threshold", "score_threshold", "slope", "M",
              "sequence_lens", "condition", "zero_point", "to", "new_shape", "start", "limit", "delta", "num_mel_bins", "sample_rate", "lower_edge_hertz",
-             "upper_edge_hertz", "rois", "batch_indices", "cos_cache", "sin_cache", "scale_factor", "pooled_shape", "trip_count"}
+             "upper_edge_hertz", "rois", "batch_indices", "cos_cache", "sin_cache", "scale_factor", "pooled_shape", "trip_count", "ratio", "training_mode"}
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def auxiliary(case: Case) -> set[str]:
             continue
         for index, name in enumerate(node.input):
             formal = schema.inputs[min(index, len(schema.inputs) - 1)].name
-            (found if formal in AUXILIARY and index > 0 or formal in ("shape", "start", "limit", "delta") or _is_weight(node.op_type, index) else data).add(name)
+            (found if formal in AUXILIARY and index > 0 or formal in ("shape", "start", "limit", "delta", "num_mel_bins") or _is_weight(node.op_type, index) else data).add(name)
     return (found - data) & graph_inputs
 
 
@@ -163,10 +163,10 @@ class Runner:
 def attempt(case: Case, convert: Any, run: Any) -> tuple[str, str]:
     """("pass" | "refused" | "failed" | "wrong" | "bug", why) of the best variant. `convert(proto) -> path`, `run(path, feeds) -> outputs`."""
     best = ("refused", "")
-    for _, model, fed in variants(case):
+    for variant, model, fed in variants(case):
         verdict = _attempt(case, model, fed, convert, run)
         if verdict[0] == "pass":
-            return verdict
+            return "pass", variant
         best = verdict if not best[1] or ORDER.index(verdict[0]) > ORDER.index(best[0]) else best
     return best
 

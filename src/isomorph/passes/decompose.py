@@ -555,10 +555,9 @@ def max_unpool(op, x, indices, output_shape: Ints | None = None, *, kernel_shape
     y = op.Reshape(flat, natural)
     if output_shape is None or list(output_shape) == natural:
         return y
-    if len(spatial) == 2 and math.prod(output_shape) != math.prod(natural):
-        flat = op.ScatterND(op.const(np.zeros(math.prod(output_shape), np.float32)), op.Reshape(indices, [-1, 1]), op.Reshape(x, [-1]))
-        return op.Reshape(flat, list(output_shape))
-    return op.Reshape(y, list(output_shape))
+    if any(want < have for want, have in zip(output_shape, natural, strict=True)):
+        return op.Reshape(y, list(output_shape)) if math.prod(output_shape) == math.prod(natural) else op.reject("an output smaller than the pooled input")
+    return op.Pad(y, [0] * len(natural) + [want - have for want, have in zip(output_shape, natural, strict=True)])
 
 
 # ---- linear algebra
@@ -715,7 +714,8 @@ def dynamic_quantize_linear(op, x):
 
 def _dft_matrix(count: int, length: int, inverse: bool) -> tuple[np.ndarray, np.ndarray]:
     """cos and sin parts, [length, count], of exp(-+ 2 pi i k n / length), in float64 before rounding; angles reduced exactly."""
-    angle = 2 * np.pi * (np.outer(np.arange(length), np.arange(count)) % length) / length
+    period = max(length, count)
+    angle = 2 * np.pi * (np.outer(np.arange(length), np.arange(count)) % period) / period
     return np.cos(angle), np.sin(angle) if inverse else -np.sin(angle)
 
 
@@ -728,7 +728,7 @@ def dft(op, x, dft_length: Int | None = None, axis: Int = -2, *, inverse=0, ones
     if not isinstance(length, int) or not isinstance(sizes[axis], int):
         op.reject("the length of the transform is not known")
     if onesided and inverse:
-        op.reject("the inverse of a one-sided spectrum is not mapped")
+        return _real_signal(op, x, axis, dft_length or 2 * (sizes[axis] - 1))
     have = sizes[axis]
     if length < have:
         x = interval(op, x, axis, 0, length)
@@ -745,6 +745,20 @@ def dft(op, x, dft_length: Int | None = None, axis: Int = -2, *, inverse=0, ones
         imaginary = interval(op, y, rank - 2, 1, 2)
         out = op.Concat(op.Sub(op.MatMul(real, op.const(cosine)), op.MatMul(imaginary, op.const(sine))),
                         op.Add(op.MatMul(real, op.const(sine)), op.MatMul(imaginary, op.const(cosine))), axis=rank - 2)
+    return op.Transpose(out, perm=[order.index(i) for i in range(rank)])
+
+
+def _real_signal(op: Builder, x: ir.Value, axis: int, length: int) -> ir.Value:
+    """The inverse of a one-sided spectrum: every bin but the first and the middle one stands for two."""
+    rank, sizes = op.of(x)
+    count = length // 2 + 1
+    cosine, sine = _dft_matrix(length, count, True)
+    twice = np.where((np.arange(count) == 0) | (2 * np.arange(count) == length), 1, 2)[:, None] / length
+    order = [i for i in range(rank - 1) if i != axis] + [rank - 1, axis]
+    y = op.Transpose(interval(op, x, axis, 0, count), perm=order)
+    real, imaginary = interval(op, y, rank - 2, 0, 1), interval(op, y, rank - 2, 1, 2)
+    kind = x.dtype.numpy()
+    out = op.Sub(op.MatMul(real, op.const((cosine[:, :] * twice).astype(kind))), op.MatMul(imaginary, op.const((sine * twice).astype(kind))))
     return op.Transpose(out, perm=[order.index(i) for i in range(rank)])
 
 

@@ -61,7 +61,7 @@ def cast(op, x, *, to, saturate=1, round_mode="up"):
         return op.DEQUANTIZE(x, _dtype=to, _shape=x.shape)          # how float16 weights are stored
     names = [TYPE_NAME.get(kind) for kind in (x.dtype, to)]
     if None in names:
-        op.reject(f"a cast from {x.dtype.name} to {to.name}, which is no type here")
+        op.reject(f"a cast from {x.dtype.name} to {to.name}, which the kernel does not know")
     return op.CAST(x, in_data_type=names[0], out_data_type=names[1], _dtype=to, _shape=x.shape)
 
 
@@ -73,7 +73,7 @@ def bit_cast(op, x, *, to):
 TYPE_NAME = {ir.DataType.FLOAT: "FLOAT32", ir.DataType.FLOAT16: "FLOAT16", ir.DataType.INT32: "INT32", ir.DataType.UINT8: "UINT8", ir.DataType.INT64: "INT64",
              ir.DataType.STRING: "STRING", ir.DataType.BOOL: "BOOL", ir.DataType.INT16: "INT16", ir.DataType.COMPLEX64: "COMPLEX64", ir.DataType.INT8: "INT8",
              ir.DataType.DOUBLE: "FLOAT64", ir.DataType.UINT64: "UINT64", ir.DataType.UINT32: "UINT32", ir.DataType.UINT16: "UINT16", ir.DataType.INT4: "INT4",
-             ir.DataType.BFLOAT16: "BFLOAT16", ir.DataType.UINT4: "UINT4", ir.DataType.FLOAT8E4M3FN: "FLOAT8_E4M3FN", ir.DataType.FLOAT8E5M2: "FLOAT8_E5M2"}
+             ir.DataType.BFLOAT16: "BFLOAT16", ir.DataType.UINT4: "UINT4"}
 
 
 @from_onnx("LeakyRelu")
@@ -536,6 +536,16 @@ def non_max_suppression(op, boxes, scores, count, iou: Float, score):
 def unique(op, x):
     """Distinct elements of a vector in order of appearance, and where each element went."""
     return op.UNIQUE(x, idx_out_type="INT64", _outputs=2)
+
+
+@from_onnx("DrawUniform")
+def draw_uniform(op, sizes, *, seed=0):
+    return op.RANDOM_UNIFORM(sizes_of(op, sizes), seed=seed)
+
+
+@from_onnx("DrawNormal")
+def draw_normal(op, sizes, *, seed=0):
+    return op.RANDOM_STANDARD_NORMAL(sizes_of(op, sizes), seed=seed)
 
 
 @from_onnx("ReverseAxis")

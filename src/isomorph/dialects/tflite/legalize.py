@@ -274,7 +274,7 @@ def average_pool(op, x, *, kernel_shape, auto_pad="NOTSET", pads=None, strides=N
         return op.Squeeze(y, [2])
     keyword, explicit, extra = _pool_pads(op, sizes, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
     plain = n == 2 and dilations == [1, 1]
-    if plain and auto_pad == keyword and pads is None and not ceil_mode:
+    if plain and auto_pad == keyword and pads is None and not ceil_mode and not (count_include_pad and keyword == "SAME_UPPER"):
         return NotImplemented
     if plain and not any(extra) and (keyword == "SAME_UPPER" and not count_include_pad or not any(explicit) and keyword == "VALID"):
         return op.AveragePool(x, kernel_shape=kernel_shape, auto_pad=keyword, strides=strides)
@@ -461,7 +461,7 @@ def _scatter_in_rounds(op: Builder, data: ir.Value, indices: ir.Value, updates: 
     """Products and extremes: constant positions are split into rounds without repetition, each combined with what stands there."""
     positions = constant(indices)
     if positions is None:
-        op.reject(f"a scatter with reduction {reduction!r} at positions that are not constant")
+        return _scatter_one_by_one(op, data, indices, updates, reduction, shape)
     flat = positions.reshape(-1, positions.shape[-1])
     rounds: list[list[int]] = []
     for row, position in enumerate(map(tuple, flat.tolist())):
@@ -471,16 +471,31 @@ def _scatter_in_rounds(op: Builder, data: ir.Value, indices: ir.Value, updates: 
         rounds[level].append(row)
     tail = op.static(updates)[positions.ndim - 1:]
     rows = op.Reshape(updates, [len(flat), *tail])
-    combine = {"mul": op.Mul, "max": op.Max, "min": op.Min}[reduction]
     for members in rounds:
-        where = op.const(flat[members])
-        old, new = op.GatherND(data, where), op.Gather(rows, op.const(np.asarray(members, np.int64)))
-        changed = combine(old, new)
-        hit = op.AddScattered(where, op.const(np.ones([len(members), *tail], np.float32)), shape, _dtype=1, _shape=data.shape)
-        moved = op.AddScattered(where, changed, shape, _dtype=data.dtype, _shape=data.shape)
-        data = op.Where(op.Greater(hit, op.const(np.float32(0))), moved, data)
+        data = _combined(op, data, op.const(flat[members]), op.Gather(rows, op.const(np.asarray(members, np.int64))), reduction, shape, [len(members), *tail])
     return data
 
+
+def _combined(op: Builder, data: ir.Value, where: ir.Value, new: ir.Value, reduction: str, shape: ir.Value, sizes: list[int]) -> ir.Value:
+    changed = {"mul": op.Mul, "max": op.Max, "min": op.Min}[reduction](op.GatherND(data, where), new)
+    hit = op.AddScattered(where, op.const(np.ones(sizes, np.float32)), shape, _dtype=1, _shape=data.shape)
+    moved = op.AddScattered(where, changed, shape, _dtype=data.dtype, _shape=data.shape)
+    return op.Where(op.Greater(hit, op.const(np.float32(0))), moved, data)
+
+
+def _scatter_one_by_one(op: Builder, data: ir.Value, indices: ir.Value, updates: ir.Value, reduction: str, shape: ir.Value) -> ir.Value:
+    """Positions that only the run knows may repeat: one row after another, for few rows."""
+    *lead, depth = op.static(indices)
+    count, tail = math.prod(lead), op.static(updates)[len(lead):]
+    if count > ROWS:
+        op.reject(f"a scatter of {count} rows with reduction {reduction!r} at positions that are not constant")
+    where, rows = op.Reshape(indices, [count, depth]), op.Reshape(updates, [count, *tail])
+    for row in range(count):
+        data = _combined(op, data, interval(op, where, 0, row, row + 1), interval(op, rows, 0, row, row + 1), reduction, shape, [1, *tail])
+    return data
+
+
+ROWS = 64
 
 @legalize("Pad")
 def pad(op, x, pads, value=None, axes: Ints | None = None, *, mode="constant"):
@@ -553,6 +568,71 @@ def matmul(op, a, b):
 
 # ---- the rest
 
+@legalize("Pow")
+def power(op, a, b):
+    """Both operands have one type in the kernel; ONNX keeps the type of the base."""
+    if ir.DataType.INT64 in (a.dtype, b.dtype) and a.dtype not in FLOATS:
+        op.lose("values.narrowed", "Pow computes in INT32 instead of INT64")
+        return op.Cast(op.Pow(*(op.Cast(x, to=6) for x in (a, b))), to=int(a.dtype))
+    if a.dtype == b.dtype:
+        return NotImplemented
+    if _float(a) or b.dtype not in FLOATS:
+        return op.Pow(a, op.Cast(b, to=int(a.dtype)))
+    return op.Cast(op.Pow(op.Cast(a, to=1), b if _float(b) else op.Cast(b, to=1)), to=int(a.dtype))
+
+
+@legalize("ReduceMax", "ReduceMin")
+def reduce_truth(op, x, axes=None, *, keepdims=1, noop_with_empty_axes=0):
+    """Any and all; an empty reduction gives false and true."""
+    if x.dtype != ir.DataType.BOOL:
+        return NotImplemented
+    y = getattr(op, op.node.op_type)(op.Cast(x, to=6), axes, keepdims=keepdims, noop_with_empty_axes=noop_with_empty_axes)
+    return op.Greater(y, op.const(np.int32(0)))
+
+
+def _random(op: Builder, sizes: ir.Value, kind: ir.DataType, name: str, scale: float, offset: float, seed: float | None) -> ir.Value:
+    """A generator of its own: other numbers than any other runtime draws, from the same distribution."""
+    op.lose("values.random", "random numbers differ from those of other runtimes")
+    y = op.make(name, [sizes], {"seed": int(seed or 0)}, dtype=1, shape=op.outputs[0].shape)
+    y = op.Add(op.Mul(y, float(scale)), float(offset))
+    return y if kind == ir.DataType.FLOAT else op.Cast(y, to=int(kind))
+
+
+@legalize("RandomUniform", "RandomUniformLike")
+def random_uniform(op, x=None, *, dtype=None, high=1.0, low=0.0, seed=None, shape=None):
+    sizes = op.const(list(shape)) if x is None else shape_of(op, x)
+    return _random(op, sizes, ir.DataType(dtype) if dtype else x.dtype if x is not None else ir.DataType.FLOAT, "DrawUniform", high - low, low, seed)
+
+
+@legalize("RandomNormal", "RandomNormalLike")
+def random_normal(op, x=None, *, dtype=None, mean=0.0, scale=1.0, seed=None, shape=None):
+    sizes = op.const(list(shape)) if x is None else shape_of(op, x)
+    return _random(op, sizes, ir.DataType(dtype) if dtype else x.dtype if x is not None else ir.DataType.FLOAT, "DrawNormal", scale, mean, seed)
+
+
+@legalize("OptionalHasElement")
+def optional_has_element(op, x=None):
+    """A tensor is always there."""
+    return op.const(np.bool_(x is not None))
+
+
+@legalize("OptionalGetElement")
+def optional_get_element(op, x):
+    return op.Identity(x)
+
+
+@legalize("ai.onnx.ml::Binarizer")
+def binarizer(op, x, *, threshold=0.0):
+    return op.Cast(op.Greater(x, op.const(threshold, like=x.dtype)), to=int(x.dtype))
+
+
+@legalize("ai.onnx.ml::ArrayFeatureExtractor")
+def array_feature_extractor(op, x, positions):
+    rank, sizes = op.of(x)
+    y = op.Gather(x, op.Reshape(positions, [-1]), axis=rank - 1)
+    return y if rank > 1 else op.Reshape(y, [1, -1])
+
+
 @legalize("Sign")
 def sign(op, x):
     if x.dtype == ir.DataType.INT64:
@@ -611,7 +691,7 @@ def bit_shift(op, x, y, *, direction):
 
 
 @legalize("Dropout")
-def dropout(op, x, ratio=None, training_mode=None, *, seed=0):
+def dropout(op, x, ratio=None, training_mode=None, **seed):
     """Nothing at inference; the mask is all true."""
     if training_mode is not None and constant(training_mode) is not None and bool(constant(training_mode)):
         if ratio is not None and constant(ratio) is not None and float(constant(ratio)) == 0.0:
@@ -639,7 +719,8 @@ def tensor_scatter(op, past, update, write_indices=None, *, axis=-2, mode="linea
 
 @legalize("NonMaxSuppression")
 def non_max_suppression(op, boxes, scores, count: Int | None = None, iou: Float | None = None, threshold: Float | None = None, *, center_point_box=0):
-    """One single-class suppression for each batch and class; rows (batch, class, box) in that order."""
+    """One single-class suppression for each batch and class; rows (batch, class, box) in that order. ONNX keeps a box whose overlap equals
+    the threshold, the kernel does not: the threshold is the next larger number."""
     batches, classes, total = op.static(scores)
     limit = min(count or 0, total)
     if center_point_box:
@@ -650,7 +731,7 @@ def non_max_suppression(op, boxes, scores, count: Int | None = None, iou: Float 
         these = op.Squeeze(interval(op, boxes, 0, b, b + 1), [0])
         for c in range(classes):
             line = op.Squeeze(interval(op, interval(op, scores, 0, b, b + 1), 1, c, c + 1), [0, 1])
-            positions, valid = op.NonMaxSuppressionOne(these, line, op.const(np.int32(limit)), op.const(np.float32(iou or 0.0)),
+            positions, valid = op.NonMaxSuppressionOne(these, line, op.const(np.int32(limit)), op.const(np.nextafter(np.float32(iou or 0.0), np.float32(2))),
                                                        op.const(np.float32(-3e38 if threshold is None else threshold)), _outputs=2, _dtype=6, _shape=[limit])
             valid.shape = ir.Shape([])
             chosen = op.Slice(op.Cast(positions, to=7), op.const([0]), op.Unsqueeze(op.Cast(valid, to=7), [0]), op.const([0]))
@@ -692,7 +773,7 @@ def _kernel_resize(op, x, scales, sizes, mode, transformation, nearest_mode, axe
     dims = op.static(x)
     axes = [axis % len(dims) for axis in axes] if axes is not None else list(range(len(dims)))
     targets = dict(zip(axes, resize_targets(dims, axes, scales, sizes, policy), strict=True))
-    if len(dims) != 4 or antialias or exclude_outside or mode not in ("nearest", "linear") or any(targets.get(axis, (dims[axis], 1.0))[0] != dims[axis] for axis in (0, 1)):
+    if len(dims) != 4 or transformation == "tf_crop_and_resize" or antialias or exclude_outside or mode not in ("nearest", "linear") or any(targets.get(axis, (dims[axis], 1.0))[0] != dims[axis] for axis in (0, 1)):
         return None
     targets = {axis: targets.get(axis, (dims[axis], 1.0, None)) for axis in (2, 3)}
     for kernel, flags in KERNEL_MODES.items():
