@@ -82,9 +82,10 @@ class TimedOut(IsomorphError):
 
 
 class Crashed(IsomorphError):
-    """Somebody else's runtime died or gave up while it ran a file. Only its child process is gone."""
+    """Somebody else's runtime died (`died`) or gave up while it ran a file. Only its child process is gone."""
 
     code = "crashed"
+    died = False
 
 
 class Mismatch(IsomorphError):

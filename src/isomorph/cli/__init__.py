@@ -2,12 +2,14 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from typing import Any
 
 import click
 
+from isomorph import __version__
 from isomorph.errors import IsomorphError
 
 COMMANDS = ("identify", "inspect", "plan", "convert", "verify", "diff", "run", "bench", "formats", "doctor", "explain", "demo")
@@ -25,7 +27,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
-@click.version_option(None, "--version", package_name="isomorph", message="isomorph %(version)s")
+@click.version_option(__version__, "--version", message="isomorph %(version)s")
 def group() -> None:
     """Identify, inspect, convert, prove and run AI model files of any common format."""
 
@@ -47,6 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run(arguments: list[str]) -> int:
     """The exit status of these arguments. Errors are told on standard error, with `--json` as a document on standard output."""
     from isomorph.cli import _errors
+    if not {"-v", "--verbose"}.intersection(arguments):
+        logging.disable(logging.WARNING)        # what libraries below us log is for whoever looks for a defect
     try:
         answer: Any = group.main(arguments, prog_name="isomorph", standalone_mode=False)
         return answer if isinstance(answer, int) else 0

@@ -157,8 +157,10 @@ class Session:
         lines = self._noise.read().decode("utf-8", "replace").strip().splitlines()
         cause = f"signal {-status} ({signal.Signals(-status).name})" if status < 0 else f"exit status {status}"
         said = f": {_shortened(lines[-1])}" if lines else ""
-        return Crashed(f"{self.runtime.title} died of {cause} when asked to {request} it{said}", where=str(self.path),
-                       hint="only its child process is gone; the file may be damaged or hit a defect of the runtime")
+        death = Crashed(f"{self.runtime.title} died of {cause} when asked to {request} it{said}", where=str(self.path),
+                        hint="only its child process is gone; the file may be damaged or hit a defect of the runtime")
+        death.died = True
+        return death
 
 
 def _port(answer: dict[str, Any]) -> Port:

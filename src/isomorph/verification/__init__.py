@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from isomorph import runtime
 from isomorph.errors import Crashed, Mismatch, Unsupported, Usage
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Report, Severity
@@ -35,7 +36,7 @@ def verify(first: Any, second: Any, *, inputs: Mapping[str, Given] | None = None
     _verify_graphs(one, other, report, inputs or {}, sizes or {}, _explicit(atol, rtol), seed, timeout, progress)
     if bisect and not report.facts["passed"]:
         from isomorph.verification.bisection import bisect as first_difference
-        report.facts["bisection"] = first_difference(one, other, report.facts.pop("_feeds"), timeout)
+        report.facts["bisection"] = first_difference(one, other, report.facts.pop("_feeds"), _explicit(atol, rtol), timeout)
     report.facts.pop("_feeds", None)
     return report
 
@@ -64,11 +65,11 @@ def _verify_graphs(one: Subject, other: Subject, report: Report, given: Mapping[
     quantised = one.traits.quantised_values or other.traits.quantised_values
     with contextlib.ExitStack() as stack:
         source, source_proof = stack.enter_context(one.session(reference=quantised, timeout=timeout))
-        result, result_proof = stack.enter_context(other.session(reference=quantised, timeout=timeout))
+        result, result_proof = _opened_second(other, quantised, timeout, stack)
         names = _corresponding(source.inputs(), result.inputs(), "inputs", report)
         fixed = {mine: port.shape for mine, theirs in names.items() for port in result.inputs() if port.name == theirs and port.shape is not None}
         feeds, want = first_that_runs(one, source, given, sizes, fixed, seed)
-        have = result.run(_translated(feeds, names, result.inputs(), report))
+        have = _run_second(result, _translated(feeds, names, result.inputs(), report))
         outputs = _corresponding(source.outputs(), result.outputs(), "outputs", report)
         base = explicit or tolerance(one.traits, other.traits, lambda: _hub_operators(one))
         comparisons = []
@@ -86,6 +87,25 @@ def _verify_graphs(one: Subject, other: Subject, report: Report, given: Mapping[
         if not comparison.passed:
             report.add("verify.mismatch", Severity.HIGH, comparison.name, f"{comparison.reason}; tolerance {comparison.tolerance}",
                        "find the first value that differs with --bisect")
+
+
+def _opened_second(other: Subject, quantised: bool, timeout: float, stack: contextlib.ExitStack) -> tuple[Session, str]:
+    """The session of the second model. Raises `Mismatch` where the runtime that its format is made for does not take it."""
+    try:
+        return stack.enter_context(other.session(reference=quantised, timeout=timeout))
+    except Unsupported as error:
+        if other.format.name == "onnx" or not runtime.has_native(other.format.name):
+            raise
+        raise Mismatch(error.what, where=error.where, hint="the file holds what its runtime does not take") from None
+
+
+def _run_second(session: Session, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return session.run(feeds)
+    except Crashed as error:
+        if error.died:
+            raise
+        raise Mismatch(f"the first model takes these inputs, the second does not: {error.what}", where=error.where) from None
 
 
 def _described(subject: Subject, session: Session, proof: str) -> dict[str, Any]:
@@ -132,7 +152,7 @@ def first_that_runs(subject: Subject, session: Session, given: Mapping[str, Give
         try:
             return feeds, session.run(feeds.arrays)
         except Crashed as error:
-            if "died" in error.what:
+            if error.died:
                 raise
             complaint = complaint or error
     assert complaint is not None

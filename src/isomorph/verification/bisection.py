@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from isomorph import runtime
+from isomorph.passes import shapes
 from isomorph.verification.compare import Comparison, compare
 from isomorph.verification.inputs import Feeds
 from isomorph.verification.subject import Subject, rewritten_session
@@ -24,13 +25,14 @@ if TYPE_CHECKING:
 MOST_AXES = 5                                   # up to which a result in another layout is looked for among all permutations
 
 
-def bisect(one: Subject, other: Subject, feeds: Feeds, timeout: float) -> dict[str, Any]:
+def bisect(one: Subject, other: Subject, feeds: Feeds, explicit: Tolerance | None, timeout: float) -> dict[str, Any]:
     """Exposes the intermediate values of both models that go by the same name and compares them in the order in which the first computes them.
 
+    The tolerance is that of the outputs, or `explicit`.
     Answers `first` (name, node, operator, reason, max_abs; None where no common value differs), `compared` and `how`.
     """
     graph = one.hub.graph
-    base = tolerance(one.traits, other.traits, lambda: frozenset(node.op_type for node in graph))
+    base = explicit or tolerance(one.traits, other.traits, lambda: frozenset(node.op_type for node in graph))
     order = {value.name: node for node in graph for value in node.outputs if value.name}
     wanted = _values(one, feeds.arrays, timeout, set(order))
     found, how = _of_second(one, other, feeds, timeout, set(wanted))
@@ -73,6 +75,9 @@ def _by_order(one: Subject, session: Session, feeds: Feeds) -> dict[str, Any]:
 def _exposed(hub: Model, names: set[str], timeout: float) -> Iterator[Session]:
     """The model with these values as further outputs, which also keeps the runtime from fusing across them."""
     graph = hub.graph
+    for node in graph:
+        if any(value.dtype is None for value in node.outputs):
+            shapes.infer_node(node)
     kept = list(graph.outputs)
     fresh = [value for node in graph for value in node.outputs if value.name in names and value.dtype is not None and not value.is_graph_output()]
     graph.outputs.extend(fresh)
