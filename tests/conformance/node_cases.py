@@ -97,7 +97,7 @@ def auxiliary(case: Case) -> set[str]:
             continue
         for index, name in enumerate(node.input):
             formal = schema.inputs[min(index, len(schema.inputs) - 1)].name
-            (found if formal in AUXILIARY and index > 0 or formal in ("shape", "start", "limit", "delta", "num_mel_bins") or _is_weight(node.op_type, index) else data).add(name)
+            (found if (formal in AUXILIARY and index > 0) or formal in ("shape", "start", "limit", "delta", "num_mel_bins") or _is_weight(node.op_type, index) else data).add(name)
     return (found - data) & graph_inputs
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from isomorph.dialects._lower import Array, Builder, Floats, Int, Ints, Mapping
+from isomorph.dialects._lower import Builder, Int, Ints, Mapping
 
 decompose = Mapping()
 INFINITY = float("inf")

@@ -100,12 +100,12 @@ def _foldable(node: ir.Node, limits: Limits) -> bool:
     size = 0
     for value in node.outputs:
         sizes = shapes.dims(value)
-        if value.dtype is None or (sizes is None or not all(isinstance(x, int) for x in sizes)) and value.uses():
+        if value.dtype is None or ((sizes is None or not all(isinstance(x, int) for x in sizes)) and value.uses()):
             return _small(node)
         if sizes is not None:
             size += math.prod(x for x in sizes if isinstance(x, int)) * max(8, BITS[int(value.dtype)]) // 8
     given = sum(value.const_value.nbytes for value in node.inputs if value is not None)
-    return size <= limits.fold_bytes and (size <= EAGER_BYTES or size <= GROWTH * given or _small(node) and size <= EAGER_BYTES)
+    return size <= limits.fold_bytes and (size <= EAGER_BYTES or size <= GROWTH * given or (_small(node) and size <= EAGER_BYTES))
 
 
 def _small(node: ir.Node) -> bool:

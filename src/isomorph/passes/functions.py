@@ -5,12 +5,10 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-from onnx import defs
 from onnx_ir.passes.common import InlinePass
 
 from isomorph.dialects._lower import Builder, Rule
 from isomorph.passes.shapes import schema_of
-
 
 ABSENT = "isomorph.absent"
 

@@ -134,6 +134,36 @@ def scaled(op: Builder, a: ir.Value, b: ir.Value, node: ir.Node) -> Any:
     return NotImplemented
 
 
+@scales("Conv")
+def from_before(op, x, w, b=None, **attributes):
+    """A factor a channel in front of a convolution moves into its weights; an offset too, where nothing is padded (zeros would get it)."""
+    before = made_by(x, "Mul", "Add")
+    if before is None or w.const_value is None or b is not None and constant(b) is None or x.dtype != ir.DataType.FLOAT:
+        return NotImplemented
+    source, other = before.inputs if constant(before.inputs[1]) is not None else before.inputs[::-1]
+    vector = None if constant(other) is None or source.shape is None or len(source.shape) != len(x.shape) else channel_vector(constant(other), x)
+    padded = any(attributes.get("pads") or ()) or attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    if vector is None or before.op_type == "Add" and padded:
+        return NotImplemented
+    group = attributes.get("group", 1)
+    per = len(vector) // group
+    spread = np.repeat(vector.reshape(group, per), int(w.shape[0]) // group, axis=0).reshape([int(w.shape[0]), per] + [1] * (len(w.shape) - 2))
+    if before.op_type == "Mul":
+        return op.Conv(source, op.const(lazily(lambda a: (a * spread).astype(a.dtype), w.const_value), name=w.name), b, **attributes)
+    total = (w.const_value.numpy().astype(np.float64) * spread).sum(axis=tuple(range(1, len(w.shape))))
+    bias = total if b is None else total + constant(b)
+    return op.Conv(source, w, op.const(bias.astype(np.float32), name=b.name if b is not None else None), **attributes)
+
+
+def channel_vector(array: np.ndarray, value: ir.Value) -> np.ndarray | None:
+    """A constant as one number a channel of [N, C, ...]."""
+    rank, channels = len(value.shape), value.shape[1]
+    sizes = [1] * (rank - array.ndim) + list(array.shape)
+    if not isinstance(channels, int) or array.ndim > rank or any(size != 1 for i, size in enumerate(sizes) if i != 1) or sizes[1] not in (1, channels):
+        return None
+    return np.broadcast_to(array.reshape(-1), (channels,)).astype(np.float32)
+
+
 def _times(vector: np.ndarray, layer: ir.Node, group: int) -> Callable[[np.ndarray], np.ndarray]:
     axis = SCALED[layer.op_type]
     if layer.op_type == "FullyConnected" and not layer.attributes.get_int("transB", 1):
@@ -150,25 +180,24 @@ def _times(vector: np.ndarray, layer: ir.Node, group: int) -> Callable[[np.ndarr
 
 def per_channel(array: np.ndarray, value: ir.Value, layer: ir.Node) -> np.ndarray | None:
     """The constant as one number an output channel, None where it differs within a channel or makes the result larger."""
-    rank = len(value.shape) if value.shape is not None else -1
-    axis = rank - 1 if layer.op_type == "FullyConnected" else 1
-    channels = value.shape[axis] if rank > axis >= 0 else None
-    if not isinstance(channels, int) or array.ndim > rank or array.dtype != np.float32:
+    rank = len(value.shape) if value.shape is not None else 0
+    if rank < 2 or array.dtype != np.float32:
         return None
-    sizes = [1] * (rank - array.ndim) + list(array.shape)
-    if any(size != 1 for i, size in enumerate(sizes) if i != axis) or sizes[axis] not in (1, channels):
-        return None
-    return np.broadcast_to(array.reshape(-1), (channels,)).astype(np.float32)
+    if layer.op_type != "FullyConnected":
+        return channel_vector(array, value)
+    outputs = value.shape[rank - 1]
+    flat = array.ndim <= rank and isinstance(outputs, int) and array.size in (1, outputs) and (array.ndim == 0 or array.shape[-1] == array.size)
+    return np.broadcast_to(array.reshape(-1), (outputs,)).astype(np.float32) if flat else None
 
 
 @fuse("Conv")
 def padded_before(op, x, *rest, **attributes):
     """A zero padding of the spatial axes in front of a convolution is the convolution's own."""
     pad = made_by(x, "Pad")
-    if pad is None or pad.attributes.get_string("mode", "constant") != "constant" or len(pad.inputs) > 3 and pad.inputs[3] is not None:
+    if pad is None or pad.attributes.get_string("mode", "constant") != "constant" or (len(pad.inputs) > 3 and pad.inputs[3] is not None):
         return NotImplemented
     amounts, value = constant(pad.inputs[1]), constant(pad.inputs[2]) if len(pad.inputs) > 2 else None
-    if amounts is None or (amounts < 0).any() or value is not None and np.any(value != 0) or (len(pad.inputs) > 2 and pad.inputs[2] is not None and value is None):
+    if amounts is None or (amounts < 0).any() or (value is not None and np.any(value != 0)) or (len(pad.inputs) > 2 and pad.inputs[2] is not None and value is None):
         return NotImplemented
     rank = len(amounts) // 2
     if amounts[0] or amounts[1] or amounts[rank] or amounts[rank + 1] or attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):

@@ -81,7 +81,7 @@ def _moved_quantization(quantization: Quantization, perm: Sequence[int]) -> Quan
 # ---- what an operator needs to work on moved data
 
 ELEMENTWISE = {
-    "Abs", "Neg", "Exp", "Log", "Sqrt", "Rsqrt", "Sin", "Cos", "Floor", "Ceil", "Round", "Sign", "Tanh", "Sigmoid", "Relu", "Relu6", "HardSwish", "Not", "Add", "Sub", "Mul",
+    "Abs", "Neg", "Exp", "Log", "Sqrt", "Rsqrt", "Sin", "Cos", "Floor", "Ceil", "Round", "Sign", "Tanh", "Sigmoid", "Relu", "Relu6", "Relu0To1", "HardSwish", "Not", "Add", "Sub", "Mul",
     "Div", "Pow", "Max", "Min", "And", "Or", "Xor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Where", "BitwiseXor", "LeakyRelu", "Elu", "Gelu", "Cast",
     "Identity", "Clip", "Mod", "PRelu", "Erf", "Softplus", "Softsign", "HardSigmoid", "Selu", "Celu", "Swish", "Mish", "Tan", "Atan2", "FloorDiv", "SquaredDifference",
     "IsNaN", "IsInf", "Reciprocal", "Dropout", "BitwiseAnd", "BitwiseOr", "BitwiseNot", "BitShift", "Sum", "Mean", "ThresholdedRelu", "Shrink", "NotEqual", "Asin", "Acos", "Atan",
@@ -149,7 +149,7 @@ def _regroups(node: ir.Node, moves: Callable[[int], Perm]) -> bool:
     x, y = node.inputs[0], node.outputs[0]
     if _rank(x) not in RANKS or _rank(y) not in RANKS or moves(3) != to_last(3):
         return False
-    same = all(isinstance(a, int) and a == b or not isinstance(a, int) and a.value is not None and a == b for a, b in zip(x.shape[:2], y.shape[:2], strict=True))
+    same = all((isinstance(a, int) and a == b) or (not isinstance(a, int) and a.value is not None and a == b) for a, b in zip(x.shape[:2], y.shape[:2], strict=True))
     return same and sum(not isinstance(dim, int) for dim in y.shape[2:]) <= 1 and (all(isinstance(dim, int) for dim in y.shape) or _one_unknown(y))
 
 
@@ -329,7 +329,7 @@ class _Clean:
         kind = kinds[node]
         if kind in ("any", "regroup"):
             value = node.inputs[index]
-            return node if _rank(value) == _rank(node.outputs[0]) or kind == "regroup" and index == 0 else "S"
+            return node if _rank(value) == _rank(node.outputs[0]) or (kind == "regroup" and index == 0) else "S"
         if kind == "to":
             return "T"
         if kind in ("turn", "from") or _free_consumer(node, index, self.moves):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from isomorph.dialects._lower import Array, Builder, Float, Int, Ints, Mapping, constant
+from isomorph.dialects._lower import Builder, Float, Int, Ints, Mapping, constant
 from isomorph.dialects.tflite.quantized import parameters
 from isomorph.tensors import lazily
 
@@ -105,6 +105,11 @@ def gelu(op, x, *, approximate="none"):
 @from_onnx("Relu6")
 def relu6(op, x):
     return op.RELU6(x)
+
+
+@from_onnx("Relu0To1")
+def relu_0_to_1(op, x):
+    return op.RELU_0_TO_1(x)
 
 
 @from_onnx("Mod")
@@ -298,7 +303,7 @@ def pad(op, x, pads, value=None, axes: Ints | None = None, *, mode="constant"):
     filler = constant(value)
     if "quantization" in x.meta and filler is not None and int(filler) == int(x.meta["quantization"].zero_point[0]):
         return op.PAD(x, pairs)         # pads integers with the zero point
-    if value is None or filler is not None and not np.any(filler != 0) and "quantization" not in x.meta:
+    if value is None or (filler is not None and not np.any(filler != 0) and "quantization" not in x.meta):
         return op.PAD(x, pairs)
     return op.PADV2(x, pairs, value)
 
@@ -393,13 +398,18 @@ def matmul(op, a, b):
     rank, _ = op.of(a)
     if is_weight(b) and b.shape is not None and len(b.shape) == 2 and rank >= 2:
         return _fully_connected(op, a, b, None, transpose=True)
+    source = b.producer()
+    if source is not None and source.op_type == "TRANSPOSE" and constant(source.inputs[1]) is not None:
+        perm = constant(source.inputs[1]).tolist()
+        if perm == [*range(len(perm) - 2), len(perm) - 1, len(perm) - 2]:
+            return op.BATCH_MATMUL(a, source.inputs[0], adj_y=True)
     return op.BATCH_MATMUL(a, b)
 
 
 def is_weight(value: ir.Value) -> bool:
     """A constant, or one that is stored in fewer bits."""
     source = value.producer()
-    return value.is_initializer() or source is not None and source.op_type in ("DEQUANTIZE", "DequantizeLinear", "CAST", "Cast") and source.inputs[0].is_initializer()
+    return value.is_initializer() or (source is not None and source.op_type in ("DEQUANTIZE", "DequantizeLinear", "CAST", "Cast") and source.inputs[0].is_initializer())
 
 
 @from_onnx("FullyConnected")

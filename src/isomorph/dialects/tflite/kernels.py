@@ -22,7 +22,7 @@ def kernel_types(node: ir.Node) -> Collection[ir.DataType] | None:
 
 # Measured by running each kernel of LiteRT 2.3.0 on each type. FLOAT16 and integer arithmetic without quantisation are left out where only a delegate has them.
 KERNELS: dict[str, frozenset[ir.DataType]] = {
-    **dict.fromkeys(("Exp", "Log", "Sqrt", "Rsqrt", "Sin", "Cos", "Floor", "Ceil", "Round", "Tanh", "Sigmoid", "Relu", "Relu6", "HardSwish", "LeakyRelu", "PRelu", "Elu",
+    **dict.fromkeys(("Exp", "Log", "Sqrt", "Rsqrt", "Sin", "Cos", "Floor", "Ceil", "Round", "Tanh", "Sigmoid", "Relu", "Relu6", "Relu0To1", "HardSwish", "LeakyRelu", "PRelu", "Elu",
                      "Gelu", "Softmax", "LogSoftmax", "Conv", "TransposedConv", "AveragePool", "MatMul", "FullyConnected", "Atan2", "ReduceMean"), REAL),
     **dict.fromkeys(("Abs", "Sign", "Pow", "Div", "ArgMax", "ArgMin", "TopKLast", "SquaredDifference", "FloorDiv"), SMALL),
     **dict.fromkeys(("Add", "Sub", "Mul", "Max", "Min", "Neg", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Mod", "CumSum", "Range", "ReduceSum",

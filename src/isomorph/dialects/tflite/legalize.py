@@ -14,7 +14,9 @@ import onnx_ir as ir
 from isomorph.dialects._lower import Builder, Float, Int, Ints, Mapping, constant
 from isomorph.dialects.tflite.from_onnx import is_weight
 from isomorph.dialects.tflite.quantized import WIDE, parameters
-from isomorph.passes.decompose import interval, shape_of, target_shape
+from isomorph.passes.fuse import made_by
+from isomorph.passes.tidy import scalar
+from isomorph.passes.decompose import interval, shape_of
 from isomorph.tensors import lazily
 
 legalize = Mapping()
@@ -46,7 +48,7 @@ def resolve_pads(op: Builder, sizes: list, kernel: list[int], strides: list[int]
     if not any(pads):
         return "VALID", pads
     pairs = list(zip(pads[:rank], pads[rank:], strict=True))
-    if all(pair == (same_pads(*axis) if isinstance(axis[0], int) else ((axis[1] - 1) * axis[3] // 2,) * 2) and (isinstance(axis[0], int) or axis[2] == 1 and axis[1] % 2)
+    if all(pair == (same_pads(*axis) if isinstance(axis[0], int) else ((axis[1] - 1) * axis[3] // 2,) * 2) and (isinstance(axis[0], int) or (axis[2] == 1 and axis[1] % 2))
            for pair, axis in zip(pairs, axes, strict=True)):
         return "SAME_UPPER", [0] * 2 * rank
     return "VALID", pads
@@ -193,7 +195,7 @@ def _pool_ends(sizes: list[int], kernel: list[int], strides: list[int], dilation
 def _pool_pads(op: Builder, sizes: list, kernel: list[int], strides: list[int], dilations: list[int], pads: Any, auto_pad: str, ceil: int) -> tuple[str, list[int], list[int]]:
     """The keyword, explicit pads, and the extension of ceil mode."""
     keyword, explicit = resolve_pads(op, sizes, kernel, strides, dilations, pads, auto_pad)
-    if not ceil or keyword == "SAME_UPPER" and auto_pad != "NOTSET":
+    if not ceil or (keyword == "SAME_UPPER" and auto_pad != "NOTSET"):
         return keyword, explicit, [0] * len(kernel)
     if not all(isinstance(size, int) for size in sizes):
         if all(k <= s for k, s in zip(kernel, strides, strict=True)) and not any(explicit):
@@ -276,7 +278,7 @@ def average_pool(op, x, *, kernel_shape, auto_pad="NOTSET", pads=None, strides=N
     plain = n == 2 and dilations == [1, 1]
     if plain and auto_pad == keyword and pads is None and not ceil_mode and not (count_include_pad and keyword == "SAME_UPPER"):
         return NotImplemented
-    if plain and not any(extra) and (keyword == "SAME_UPPER" and not count_include_pad or not any(explicit) and keyword == "VALID"):
+    if plain and not any(extra) and ((keyword == "SAME_UPPER" and not count_include_pad) or (not any(explicit) and keyword == "VALID")):
         return op.AveragePool(x, kernel_shape=kernel_shape, auto_pad=keyword, strides=strides)
     real = op.static(x)[2:] if keyword == "SAME_UPPER" or any(extra) or not count_include_pad or not plain else None
     if keyword == "SAME_UPPER":
@@ -400,17 +402,17 @@ def wrapped(op: Builder, indices: ir.Value, sizes: list | int | str | None, vect
     if array is not None:
         if not (array < 0).any():
             return indices
-        if isinstance(sizes, int) or isinstance(sizes, list) and all(isinstance(size, int) for size in sizes):
+        if isinstance(sizes, int) or (isinstance(sizes, list) and all(isinstance(size, int) for size in sizes)):
             return op.const(np.where(array < 0, array + np.asarray(sizes), array).astype(array.dtype))
-    return op.Mod(indices, op.const(np.asarray(sizes, indices.dtype.numpy())) if isinstance(sizes, int) or isinstance(sizes, list) and all(isinstance(s, int) for s in sizes)
+    return op.Mod(indices, op.const(np.asarray(sizes, indices.dtype.numpy())) if isinstance(sizes, int) or (isinstance(sizes, list) and all(isinstance(s, int) for s in sizes))
                   else op.Cast(vector(), to=int(indices.dtype)))
 
 
 def _is_wrapped(value: ir.Value) -> bool:
     array = constant(value)
     producer = value.producer()
-    return array is not None and not (array < 0).any() or producer is not None and producer.op_type in ("Mod", "ArgMax", "ArgMin", "NonZero", "Range") \
-        or producer is not None and producer.op_type in ("Squeeze", "Unsqueeze", "Cast", "Reshape", "Concat") and all(_is_wrapped(v) for v in producer.inputs[:1])
+    return (array is not None and not (array < 0).any()) or (producer is not None and producer.op_type in ("Mod", "ArgMax", "ArgMin", "NonZero", "Range")) \
+        or (producer is not None and producer.op_type in ("Squeeze", "Unsqueeze", "Cast", "Reshape", "Concat") and all(_is_wrapped(v) for v in producer.inputs[:1]))
 
 
 @legalize("Gather")
@@ -511,7 +513,7 @@ def pad(op, x, pads, value=None, axes: Ints | None = None, *, mode="constant"):
         return op.Pad(x, op.const(spread), value, mode=mode)
     if amounts is None:
         return NotImplemented if mode == "constant" else op.reject(f"{mode} padding that is not constant")
-    if mode in ("edge", "wrap") or mode == "reflect" and (amounts < 0).any():
+    if mode in ("edge", "wrap") or (mode == "reflect" and (amounts < 0).any()):
         for axis in range(rank):
             before, after = int(amounts[axis]), int(amounts[axis + rank])
             if before or after:
@@ -534,9 +536,9 @@ def pad(op, x, pads, value=None, axes: Ints | None = None, *, mode="constant"):
 @legalize("Gemm")
 def gemm(op, a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):
     """A constant weight with a bias vector is a fully connected layer."""
-    weight, bias = is_weight(b), c is None or is_weight(c) and len(op.static(c)) == 1
+    weight, bias = is_weight(b), c is None or (is_weight(c) and len(op.static(c)) == 1)
     outputs = op.static(b)[0 if transB else 1]
-    if weight and bias and alpha == beta == 1 and (b.producer() is not None or c is not None and c.producer() is not None):
+    if weight and bias and alpha == beta == 1 and (b.producer() is not None or (c is not None and c.producer() is not None)):
         a = op.Transpose(a, perm=[1, 0]) if transA else a       # stored in fewer bits: taken as they are
         return op.FullyConnected(a, b, c, transB=transB, _dtype=a.dtype, _shape=[op.of(a)[1][0], outputs])
     weight, bias = constant(b) is not None, c is None or constant(c) is not None
@@ -568,12 +570,20 @@ def matmul(op, a, b):
 
 # ---- the rest
 
+# What exporters write as powers, without a logarithm.
+POWERS: dict[float | None, Any] = {2.0: lambda op, x: op.Mul(x, x), 0.5: lambda op, x: op.Sqrt(x), 3.0: lambda op, x: op.Mul(op.Mul(x, x), x),
+                                   1.0: lambda op, x: op.Identity(x), -1.0: lambda op, x: op.Div(op.const(np.float32(1)), x)}
+
+
 @legalize("Pow")
 def power(op, a, b):
     """Both operands have one type in the kernel; ONNX keeps the type of the base."""
     if ir.DataType.INT64 in (a.dtype, b.dtype) and a.dtype not in FLOATS:
         op.lose("values.narrowed", "Pow computes in INT32 instead of INT64")
         return op.Cast(op.Pow(*(op.Cast(x, to=6) for x in (a, b))), to=int(a.dtype))
+    exponent = scalar(b)
+    if _float(a) and exponent in POWERS:
+        return POWERS[exponent](op, a)
     if a.dtype == b.dtype:
         return NotImplemented
     if _float(a) or b.dtype not in FLOATS:
@@ -806,7 +816,7 @@ def _dynamic_resize(op, x, scales, sizes, mode, transformation, nearest_mode, ax
     exact = {"linear": ("half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel")}.get(mode, ("asymmetric", "half_pixel"))
     factors = constant(scales)
     whole = factors is not None and np.allclose(factors, np.round(factors))
-    if rank != 4 or transformation not in exact or mode == "nearest" and not (nearest_mode == "floor" and transformation == "asymmetric" or whole):
+    if rank != 4 or transformation not in exact or (mode == "nearest" and not ((nearest_mode == "floor" and transformation == "asymmetric") or whole)):
         op.reject(f"{mode} Resize with {transformation} coordinates of an unknown size")
     chosen = [axis % 4 for axis in axes] if axes is not None else [0, 1, 2, 3]
     places = [chosen.index(2), chosen.index(3)]
@@ -857,10 +867,24 @@ def clip(op, x, low=None, high=None):
     bounds = tuple(None if bound is None else (float(array.reshape(-1)[0]) if (array := constant(bound)) is not None else math.nan) for bound in (low, high))
     if _float(x) and bounds == (0.0, None):
         return op.Relu(x)
-    if _float(x) and bounds == (0.0, 6.0):
-        return op.Relu6(x, _dtype=x.dtype, _shape=x.shape)
+    if _float(x) and bounds in ((0.0, 6.0), (0.0, 1.0)):
+        return op.make("Relu6" if bounds[1] == 6.0 else "Relu0To1", [x], {}, dtype=x.dtype, shape=x.shape)
     from isomorph.passes.decompose import clip as plain
     return plain(op, x, low, high)
+
+
+@legalize("HardSigmoid")
+def hard_sigmoid(op, x, *, alpha=0.2, beta=0.5):
+    return op.Clip(op.Add(op.Mul(x, alpha), beta), 0.0, 1.0)
+
+
+@legalize("Div")
+def divide(op, a, b):
+    """By a square root: one kernel that runtimes have for it."""
+    root = made_by(b, "Sqrt")
+    if root is not None and _float(a):
+        return op.Mul(a, op.Rsqrt(root.inputs[0], _dtype=a.dtype, _shape=b.shape))
+    return NotImplemented
 
 
 @legalize("Softmax", "LogSoftmax")
@@ -869,7 +893,7 @@ def softmax(op, x, *, axis=-1):
     rank, _ = op.of(x)
     if rank == 0:
         return op.Reshape(getattr(op, op.node.op_type)(op.Reshape(x, [1]), axis=-1), op.const(np.zeros(0, np.int64)))
-    if axis % rank == rank - 1 or rank in (3, 4, 5) and axis % rank == 1:
+    if axis % rank == rank - 1 or (rank in (3, 4, 5) and axis % rank == 1):
         return NotImplemented
     return last_axis_softmax(op, x, axis=axis)
 
@@ -889,7 +913,7 @@ def last_axis_softmax(op, x, *, axis=-1):
 def dequantize(op, x, scale, zero=None, *, axis=1, block_size=0, output_dtype=0):
     found = parameters(op.node)
     if found is not None and scale.dtype == ir.DataType.FLOAT and (
-            x.dtype in WIDE and not found.per_axis and (x.dtype != ir.DataType.INT16 or not found.zero_point.any()) or x.is_initializer() and x.dtype in STORED):
+            (x.dtype in WIDE and not found.per_axis and (x.dtype != ir.DataType.INT16 or not found.zero_point.any())) or (x.is_initializer() and x.dtype in STORED)):
         return NotImplemented
     y = op.Cast(x, to=int(scale.dtype))
     scale, zero = (None if v is None else _spread(op, v, x, axis, block_size) for v in (scale, zero))
@@ -942,7 +966,7 @@ def loop(op, count, condition, *carried, body):
     lift(body, outer)
     given = [value for value in outer if is_dynamic(value)]
     scans = list(body.outputs)[1 + len(carried):]
-    limit = count if count is not None else op.const(np.int64((1 << 62)))
+    limit = count if count is not None else op.const(np.int64(1 << 62))
     limit = op.Reshape(limit, op.const(np.zeros(0, np.int64)))
     start = op.Reshape(condition, op.const(np.zeros(0, np.int64))) if condition is not None else op.const(np.bool_(True))
     empty = [_empty(op, value) for value in scans]

@@ -182,7 +182,7 @@ class _Quantize:
             if before is None or before.inputs[0].is_initializer() or before.inputs[0].dtype not in WIDE or parameters(before).per_axis:
                 continue
             quantization, kind = parameters(before), before.inputs[0].dtype
-            if node.op_type == "ResizeSpatial" and node.attributes.get_string("mode") == "linear" and kind == T.UINT8 or not self.moves_zero(node, quantization, kind):
+            if (node.op_type == "ResizeSpatial" and node.attributes.get_string("mode") == "linear" and kind == T.UINT8) or not self.moves_zero(node, quantization, kind):
                 continue
             node.replace_input_with(0, before.inputs[0])
             self.carry(before.inputs[0], quantization)

@@ -10,8 +10,8 @@ from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 from isomorph.dialects._lower import Mapping, Rewrite, rewrite
 from isomorph.dialects.tflite.from_onnx import from_onnx
 from isomorph.dialects.tflite.kernels import kernel_types
-from isomorph.dialects.tflite.quantized import quantize
 from isomorph.dialects.tflite.legalize import last_axis_softmax, legalize
+from isomorph.dialects.tflite.quantized import quantize
 from isomorph.errors import Unsupported
 from isomorph.model import Model, Signature
 from isomorph.passes import captures, functions, fuse, layout, shapes, types
@@ -57,6 +57,8 @@ def from_hub(model: Model, **options: Any) -> Model:
     rewrite(graph, settle, keep=lambda node: True, infer=shapes.infer_node)
     explicit_captures(graph)
     done = rewrite(graph, from_onnx, "tflite")
+    for each in (graph, *graph.subgraphs()):
+        fuse_activations(each)
     blockers = [(operator, where, reasons.get(where, why)) for operator, where, why in done.blockers]
     if blockers:
         raise Unsupported(f"{len(blockers)} operators have no form in TensorFlow Lite: {', '.join(sorted({name for name, _, _ in blockers}))}",
@@ -85,6 +87,25 @@ def to_kernel(graph: ir.Graph) -> dict[str, str]:
             break
         fold(graph)
     return reasons
+
+
+FUSED = {"RELU": "RELU", "RELU6": "RELU6", "RELU_N1_TO_1": "RELU_N1_TO_1"}
+FUSES = {"ADD", "SUB", "MUL", "DIV", "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "MAX_POOL_2D", "AVERAGE_POOL_2D"}
+
+
+def fuse_activations(graph: ir.Graph) -> None:
+    """An activation behind an operator that can do it itself."""
+    for node in list(graph):
+        before = node.inputs[0].producer() if node.op_type in FUSED and node.inputs else None
+        if before is None or before.op_type not in FUSES or len(before.outputs[0].uses()) != 1 or before.outputs[0].is_graph_output() or before.graph is not graph:
+            continue
+        if "fused_activation_function" in before.attributes and before.attributes["fused_activation_function"].value != "NONE" or node.outputs[0].dtype != ir.DataType.FLOAT:
+            continue
+        before.attributes["fused_activation_function"] = ir.AttrString("fused_activation_function", FUSED[node.op_type])
+        out, old = before.outputs[0], node.outputs[0]
+        out.name, old.name = old.name, None
+        old.replace_all_uses_with(out, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
 
 
 def explicit_captures(graph: ir.Graph) -> None:
