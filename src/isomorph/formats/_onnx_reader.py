@@ -89,7 +89,7 @@ class Reader:
         initializers = [self.initializer(self.tensor(item), scope, infos) for item in record.initializer]
         initializers += [self.initializer(self.sparse(item), scope, infos) for item in record.sparse_initializer]
         nodes = self.nodes(record.node, scopes, infos)
-        outputs = [self.output(info, scopes, record.name) for info in record.output]
+        outputs = [self.output(info, scopes, nodes, record.name) for info in record.output]
         for name, annotation in annotations.items():
             if name in scope.values:
                 scope.values[name].meta[QUANTIZATION_KEY] = annotation
@@ -156,12 +156,16 @@ class Reader:
                 return scope.values[name]
         raise self.damaged(f"the value {name[:FRAGMENT]!r} is used and nothing produces it", self.place(record))
 
-    def output(self, info: Record, scopes: list[Scope], graph_name: str) -> ir.Value:
-        """A graph's output. A subgraph may hand out a value of an outer graph, which onnx_ir keeps as that very value."""
+    def output(self, info: Record, scopes: list[Scope], nodes: list[ir.Node], graph_name: str) -> ir.Value:
+        """A graph's output. A subgraph may hand out a value of an outer graph; an Identity gives it one of its own, which onnx_ir demands."""
         for scope in reversed(scopes):
-            if info.name in scope.values:
-                value = scope.values[info.name]
-                return self.described(value, info) if scope is scopes[-1] else value
+            if info.name not in scope.values:
+                continue
+            if scope is scopes[-1]:
+                return self.described(scope.values[info.name], info)
+            scope.unsorted |= info.name in scope.pending
+            nodes.append(ir.node("Identity", [scope.values[info.name]], outputs=[ir.Value(name=f"{info.name}/output")]))
+            return self.described(nodes[-1].outputs[0], info)
         raise self.damaged(f"the output {info.name[:FRAGMENT]!r} is produced by nothing", f"graph {graph_name[:FRAGMENT]!r}")
 
     def sort(self, graph: Any, scope: Scope, name: str) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAGIC = b"\x93NUMPY"
 MOST_HEADERS = 200
 DTYPE = re.compile(rb"'descr': *(?:'([^']{1,40})'|(\[))")
-SHAPE = re.compile(rb"'shape': *\(([0-9, ]*)\)")
+SHAPE = re.compile(rb"'shape': *\(((?: *[0-9]{1,19} *,)* *(?:[0-9]{1,19})? *)\)")
 
 
 def identify(artifact: Artifact) -> Match | None:
@@ -60,7 +60,9 @@ def _header(head: bytes) -> tuple[str, list[int] | None]:
 
 
 # One entry of the header: a Python dict display of exactly these three keys
-ENTRY = re.compile(r"\s*'(descr|fortran_order|shape)'\s*:\s*('[^'\\]*'|\"[^\"\\]*\"|True|False|\((?:\s*\d+L?\s*,?)*\s*\)|\[.*\])\s*(,|(?=\}))", re.S)
+ENTRY = re.compile(r"\s*'(descr|fortran_order|shape)'\s*:\s*"
+                   r"('[^'\\]*'|\"[^\"\\]*\"|True|False|\((?:\s*\d{1,19}L?\s*,)*\s*(?:\d{1,19}L?)?\s*\)|\[.*\])"
+                   r"\s*(,|(?=\}))", re.S)
 LONGEST_HEADER = 10_000                    # as numpy.lib.format
 KINDS = {"f2": "FLOAT16", "f4": "FLOAT", "f8": "DOUBLE", "i1": "INT8", "i2": "INT16", "i4": "INT32", "i8": "INT64", "u1": "UINT8", "u2": "UINT16",
          "u4": "UINT32", "u8": "UINT64", "b1": "BOOL", "c8": "COMPLEX64", "c16": "COMPLEX128"}

@@ -120,8 +120,12 @@ def read(artifact: Artifact, *, progress: Progress = SILENT, upgrade: bool = Tru
     from isomorph.model import Model
     progress.start("read")
     schema = protobuf.schema("onnx")
-    record = protobuf.read(artifact.view, schema["ModelProto"], artifact.limits, artifact.where)
+    odd_text: list[int] = []
+    record = protobuf.read(artifact.view, schema["ModelProto"], artifact.limits, artifact.where, odd_text=odd_text)
     reader = Reader(artifact)
+    if odd_text:
+        reader.findings.append(Finding("onnx.odd-text", Severity.LOW, f"{artifact.where}, byte {odd_text[0]}",
+                                       f"{len(odd_text)} names or texts are not UTF-8; what cannot be decoded is spelled with backslashes"))
     graph = reader.model(record)
     imports = dict(graph.graph.opset_imports)
     metadata = {"ir_version": graph.ir_version, "opsets": imports, "producer": graph.producer_name or ""}

@@ -70,7 +70,10 @@ class Edit:
 
     def set(self, **attributes: Any) -> None:
         for name, value in attributes.items():
-            self.node.attributes[name] = ir.convenience.convert_attribute(name, value)
+            if value is None:
+                self.block(f"its attribute `{name}` is missing")
+            empty = isinstance(value, (list, tuple)) and not value
+            self.node.attributes[name] = ir.AttrInt64s(name, []) if empty else ir.convenience.convert_attribute(name, value)
 
     # Inputs
 
@@ -212,6 +215,9 @@ class Walk:
             adapt(edit)
         except Blocked as why:
             self.blockers.append((operator, edit.label, str(why)))
+        except (ArithmeticError, LookupError, TypeError, ValueError, ir.serde.SerdeError) as error:
+            # An adapter trusts sizes, axes and types to fit one another; in a file that was tampered with they do not.
+            self.blockers.append((operator, edit.label, f"its inputs and attributes contradict its definition ({type(error).__name__}: {str(error)[:80]})"))
 
     def finish(self, what: str) -> list[Finding]:
         """The findings; raises `Unsupported` with every blocker."""

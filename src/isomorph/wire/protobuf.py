@@ -143,10 +143,13 @@ def _add_field(owner: Any, number: int, name: str, kind: str, messages: dict[str
 
 # Reading
 
-def read(source: memoryview | bytes, message: type[Record], limits: Limits = DEFAULT, where: str = "") -> Record:
-    """The record of `message` that fills `source`. Raises `Damaged` where bytes contradict the wire format, `Unsafe` where nesting exceeds its limit."""
+def read(source: memoryview | bytes, message: type[Record], limits: Limits = DEFAULT, where: str = "", *, odd_text: list[int] | None = None) -> Record:
+    """The record of `message` that fills `source`. Raises `Damaged` where bytes contradict the wire format, `Unsafe` where nesting exceeds its limit.
+
+    Text that is not UTF-8 survives writing by surrogate escapes; where `odd_text` is given, it is spelled with backslashes instead and its offset noted.
+    """
     view = memoryview(source)
-    reader = _Reader(view, limits.recursion, where)
+    reader = _Reader(view, limits.recursion, where, odd_text)
     record = message()
     try:
         reader.message(record, 0, len(view), 0)
@@ -156,8 +159,8 @@ def read(source: memoryview | bytes, message: type[Record], limits: Limits = DEF
 
 
 class _Reader:
-    def __init__(self, view: memoryview, depth_limit: int, where: str):
-        self.view, self.depth_limit, self.where = view, depth_limit, where
+    def __init__(self, view: memoryview, depth_limit: int, where: str, odd_text: list[int] | None):
+        self.view, self.depth_limit, self.where, self.odd_text = view, depth_limit, where, odd_text
 
     def damaged(self, what: str, at: int) -> Damaged:
         return Damaged(what, where=self.where, offset=at)
@@ -233,7 +236,7 @@ class _Reader:
                 value = row.message()
             self.message(value, at, stop, depth + 1)
         elif kind == "string":
-            value = str(self.view[at:stop], "utf-8", "surrogateescape")
+            value = self.text(at, stop)
         else:
             value = self.view[at:stop]
         if not many:
@@ -242,6 +245,15 @@ class _Reader:
             fields[name].append(value)
         else:
             fields[name] = [value]
+
+    def text(self, at: int, stop: int) -> str:
+        try:
+            return str(self.view[at:stop], "utf-8")
+        except UnicodeDecodeError:
+            if self.odd_text is None:
+                return str(self.view[at:stop], "utf-8", "surrogateescape")
+            self.odd_text.append(at)
+            return str(self.view[at:stop], "utf-8", "backslashreplace")
 
     def gather(self, row: Row, fields: dict[str, Any], encoded: memoryview) -> None:
         """One more value of a lazy field that did not come packed."""
