@@ -59,6 +59,9 @@ def cast(op, x, *, to, saturate=1, round_mode="up"):
             cast(op, op.BITCAST(x, _dtype=ir.DataType.INT64, _shape=x.shape), to=to)
     if x.dtype == ir.DataType.FLOAT16 and to == ir.DataType.FLOAT and x.is_initializer():
         return op.DEQUANTIZE(x, _dtype=to, _shape=x.shape)          # how float16 weights are stored
+    narrow = {ir.DataType.INT4, ir.DataType.UINT4}
+    if (x.dtype in narrow) != (to in narrow) and ir.DataType.FLOAT not in (x.dtype, to):
+        return cast(op, cast(op, x, to=ir.DataType.FLOAT), to=to)       # the kernel knows 4 bits and float32 only
     names = [TYPE_NAME.get(kind) for kind in (x.dtype, to)]
     if None in names:
         op.reject(f"a cast from {x.dtype.name} to {to.name}, which the kernel does not know")

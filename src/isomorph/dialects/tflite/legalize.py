@@ -674,6 +674,24 @@ def bitwise_not(op, x):
     return op.Sub(op.const(np.asarray(-1 if info.min else info.max, x.dtype.numpy())), x)
 
 
+@legalize("BitwiseAnd")
+def bitwise_and(op, a, b):
+    """The kernel does not broadcast."""
+    out = op.outputs[0].shape
+    if out is None or a.shape == b.shape:
+        return NotImplemented
+    wide = [x if x.shape == out else op.Expand(x, op.const(op.static(op.outputs[0]))) for x in (a, b)]
+    return op.BitwiseAnd(*wide)
+
+
+@legalize("Range")
+def range_of(op, *bounds):
+    """Scalars; function bodies hand in vectors of one element."""
+    if all(op.of(bound)[0] == 0 for bound in bounds):
+        return NotImplemented
+    return op.Range(*(op.Reshape(bound, op.const(np.zeros(0, np.int64))) if op.of(bound)[0] else bound for bound in bounds))
+
+
 @legalize("BitwiseOr")
 def bitwise_or(op, a, b):
     """a + b counts the common bits twice."""
