@@ -72,7 +72,7 @@ def _lift(node: ir.Node) -> None:
         node.graph.remove(node, safe=True)
 
 
-def _become(value: ir.Value, tensor: Any) -> None:
+def _become(value: ir.Value, tensor: Any) -> ir.Value:
     """A new initializer takes over the uses of a computed value. A graph output keeps its node, which now copies the constant."""
     graph = value.producer().graph
     name = value.name or f"constant_{id(value)}"
@@ -88,6 +88,7 @@ def _become(value: ir.Value, tensor: Any) -> None:
         copy.outputs[0].type, copy.outputs[0].shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape)
         graph.insert_before(value.producer(), copy)
         value.replace_all_uses_with(copy.outputs[0], replace_graph_outputs=True)
+    return fresh
 
 
 def _foldable(node: ir.Node, limits: Limits) -> bool:
@@ -124,9 +125,16 @@ def _evaluate(node: ir.Node) -> None:
     node_proto = ir.serde.serialize_node(node)
     tensors = [value.const_value for value in names.values()]
     first = node.outputs[0]
+    # The same operation on the same constants is one constant, however often an exporter wrote it.
+    twin = (node.op_type, node.domain, str(sorted((name, str(attribute)) for name, attribute in node.attributes.items())), tuple(id(tensor) for tensor in tensors))
+    folded = node.graph.meta.setdefault("folded", {})
+    if twin in folded and len(node.outputs) == 1 and not first.is_graph_output() and folded[twin][0].graph is node.graph:
+        first.replace_all_uses_with(folded[twin][0])
+        node.graph.remove(node, safe=True)
+        return
     sizes = shapes.dims(first)
     if len(node.outputs) == 1 and sizes is not None and math.prod(sizes) * 4 > EAGER_BYTES and first.dtype != ir.DataType.STRING:
-        _become(first, lazily(compute, *tensors, dims=sizes, element_type=int(first.dtype)))
+        folded[twin] = _become(first, lazily(compute, *tensors, dims=sizes, element_type=int(first.dtype))), tensors
     else:
         try:
             results = _results(node_proto, {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)})

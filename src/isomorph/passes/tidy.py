@@ -36,7 +36,7 @@ def _visit(node: ir.Node) -> None:
         while before is not None and before.op_type in RESHAPES and before.domain == "" and before.graph is node.graph and _target(node.outputs[0]) is not None:
             node = _onto(node, before.inputs[0])
             before = node.inputs[0].producer()
-        if "quantization" not in node.outputs[0].meta and shapes.dims(node.inputs[0]) == shapes.dims(node.outputs[0]) and _same_for_sure(node):
+        if shapes.dims(node.inputs[0]) == shapes.dims(node.outputs[0]) and _same_for_sure(node):
             _bypass(node)
 
 
@@ -87,8 +87,24 @@ def _bypass(node: ir.Node) -> None:
     out = node.outputs[0]
     if out.is_graph_output():
         return
+    if "quantization" in out.meta:
+        node.inputs[0].meta.setdefault("quantization", out.meta["quantization"])
     out.replace_all_uses_with(node.inputs[0])
     node.graph.remove(node, safe=True)
+
+
+def sweep(graph: ir.Graph) -> None:
+    """Removes nodes whose results nobody reads and constants that no node reads, in the graph and in its bodies."""
+    for each in (graph, *graph.subgraphs()):
+        for node in reversed(list(each)):
+            if not any(value.uses() or value.is_graph_output() for value in node.outputs) and node.op_type not in EFFECTS:
+                each.remove(node, safe=True)
+        for name, value in list(each.initializers.items()):
+            if not value.uses() and not value.is_graph_output():
+                del each.initializers[name]
+
+
+EFFECTS = {"ASSIGN_VARIABLE", "CALL_ONCE", "HASHTABLE_IMPORT"}
 
 
 def single_use(value: ir.Value) -> bool:

@@ -91,6 +91,7 @@ class _Quantize:
                 self.compute(node)
         self.sink()
         self.drop()
+        self.spread()
 
     # -- small tools
 
@@ -356,6 +357,19 @@ class _Quantize:
         info = np.iinfo(integer)
         node.replace_input_with(2, self.constant(np.clip(rounded, info.min, info.max).astype(integer), node.outputs[0].name, quantization))
         return True
+
+    def spread(self) -> None:
+        """Integers that an operator only moves have the same parameters before and behind it, also where no Dequantize stands."""
+        nodes = [node for node in self.graph if node.domain == "" and node.op_type in MOVES and node.inputs[0] is not None and node.inputs[0].dtype in WIDE]
+        for node in reversed(nodes):
+            for out in node.outputs:
+                if "quantization" in out.meta and not out.meta["quantization"].per_axis:
+                    self.carry(node.inputs[0], out.meta["quantization"])
+        for node in nodes:
+            if "quantization" in node.inputs[0].meta and not node.inputs[0].meta["quantization"].per_axis:
+                for out in node.outputs:
+                    if out.dtype == node.inputs[0].dtype:
+                        self.carry(out, node.inputs[0].meta["quantization"])
 
     def drop(self) -> None:
         """Parameters that nodes lower to tensors; pairs that nobody reads any more go."""

@@ -19,7 +19,7 @@ from isomorph.passes.decompose import decompose
 from isomorph.passes.fold import fold
 from isomorph.passes.recurrent import recurrent
 from isomorph.passes.resample import resample
-from isomorph.passes.tidy import tidy
+from isomorph.passes.tidy import sweep, tidy
 from isomorph.report import Finding
 
 ROUNDS = 24                     # decompositions nest: Attention -> Softmax -> ... ; more rounds than this mean a rule that feeds itself
@@ -59,6 +59,7 @@ def from_hub(model: Model, **options: Any) -> Model:
     done = rewrite(graph, from_onnx, "tflite")
     for each in (graph, *graph.subgraphs()):
         fuse_activations(each)
+    sweep(graph)
     blockers = [(operator, where, reasons.get(where, why)) for operator, where, why in done.blockers]
     if blockers:
         raise Unsupported(f"{len(blockers)} operators have no form in TensorFlow Lite: {', '.join(sorted({name for name, _, _ in blockers}))}",
