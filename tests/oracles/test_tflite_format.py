@@ -1,7 +1,6 @@
 """The TFLite codec: what it writes LiteRT loads and computes, what it reads it writes back, what is damaged it refuses."""
 from __future__ import annotations
 
-import os
 import random
 import struct
 from pathlib import Path
@@ -11,14 +10,13 @@ import onnx_ir as ir
 import pytest
 import running
 from running import needs_litert
-from tflite_models import Graph, quantized, read
+from tflite_models import Graph, quantized, read, real_model, real_models
 
 from isomorph.artifact import Artifact
 from isomorph.errors import Damaged, IsomorphError, NotRecognised, Unsafe, Unsupported
 from isomorph.formats import tflite
 from isomorph.wire import flatbuffers
 
-REAL = [Path(name) for folder in os.environ.get("ISOMORPH_MODELS", "").split(os.pathsep) if folder for name in sorted(Path(folder).rglob("*.tflite"))]
 
 
 def convolution() -> tuple[Graph, ir.Value]:
@@ -242,9 +240,9 @@ def test_damaged_words_leave_only_our_errors(tmp_path):
 
 
 @needs_litert
-@pytest.mark.skipif(not REAL, reason="set ISOMORPH_MODELS to folders with .tflite files")
-@pytest.mark.parametrize("path", REAL, ids=lambda path: path.name)
-def test_real_files_survive_a_round_trip(path, tmp_path):
+@pytest.mark.parametrize("name", real_models())
+def test_real_files_survive_a_round_trip(name, tmp_path):
+    path = real_model(name)
     tflite.write(read(path), tmp_path / "again.tflite")
     _, expected = running.run(path)
     _, found = running.run(tmp_path / "again.tflite")

@@ -1,6 +1,7 @@
 """Small TFLite graphs for tests: tensors as dtype and shape, operators by name."""
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+import zoo
 from isomorph.artifact import Artifact
 from isomorph.formats import tflite
 from isomorph.model import Model, Quantization
@@ -85,3 +87,13 @@ def quantized(scale: Any, zero_point: Any = 0, axis: int = 0) -> Quantization:
 
 def read(path: Path) -> Model:
     return tflite.read(Artifact.open(path))
+
+
+def real_models() -> list[str]:
+    """The published .tflite files of `zoo.toml`, and those in the folders that ISOMORPH_MODELS names."""
+    more = [str(path) for folder in os.environ.get("ISOMORPH_MODELS", "").split(os.pathsep) if folder for path in sorted(Path(folder).rglob("*.tflite"))]
+    return [*zoo.names(".tflite"), *more]
+
+
+def real_model(name: str) -> Path:
+    return Path(name) if name.endswith(".tflite") else zoo.zoo(name)

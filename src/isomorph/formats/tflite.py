@@ -27,7 +27,7 @@ from isomorph.formats._tflite_head import identify
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Finding, Report, Severity
 from isomorph.tensors import BITS, NUMBER, ComputedTensor, SliceTensor, packed, unpacked
-from isomorph.wire import files, flatbuffers
+from isomorph.wire import files, flatbuffers, flexbuffers
 from isomorph.wire.flatbuffers import Record
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ BODIES = {"then_subgraph_index": "then_branch", "else_subgraph_index": "else_bra
           "init_subgraph_index": "init", "subgraph": "body", "decomposition_subgraph_index": "decomposition",
           "update_computation_subgraph_index": "update_computation", "comparator_subgraph_index": "comparator", "branch_subgraph_indices": "branches"}
 EXPANSION = 16                                  # a body that several operators call is copied for each, up to so many times the size of the file
+MOST_OPTIONS = 1 << 16
 LARGE = 1900 << 20                              # above this, data goes behind the FlatBuffer, whose offsets end at 2 GiB
 
 
@@ -408,6 +409,7 @@ class _Reader:
             custom = self.view[begin:end]
         if len(custom):
             yield ir.Attr("custom_options", ir.AttributeType.STRING, bytes(custom))
+            yield from _decoded(custom)
 
     def body(self, name: str, index: Any, path: tuple[int, ...], place: str) -> ir.Attr:
         import onnx_ir as ir
@@ -416,6 +418,18 @@ class _Reader:
         if index < 0:
             return ir.AttrGraphs(name, [])
         return ir.AttrGraph(name, self.graph(index, path)[0])
+
+
+def _decoded(custom: memoryview) -> Iterator[ir.Attr]:
+    """The options of a custom operator as attributes, where they are a map of numbers and texts. They are for reading; `custom_options` is what is written."""
+    import onnx_ir as ir
+    try:
+        options = flexbuffers.loads(custom) if custom.nbytes <= MOST_OPTIONS else None
+    except flexbuffers.NotFlex:
+        return
+    for name, value in options.items() if isinstance(options, dict) else ():
+        if isinstance(value, (bool, int, float, str)) and name != "custom_options":
+            yield {str: ir.AttrString, float: ir.AttrFloat32}.get(type(value), ir.AttrInt64)(name, value)
 
 
 def _attribute(field: flatbuffers.Field, value: Any) -> ir.Attr:

@@ -9,8 +9,8 @@ from isomorph.model import Model
 
 
 def to_hub(model: Model) -> Model:
-    from isomorph.dialects.tflite import to_onnx
-    return to_onnx.to_hub(model)
+    from isomorph.dialects.tflite import hub
+    return hub.to_hub(model)
 
 
 def from_hub(model: Model, **options: Any) -> Model:

@@ -1,0 +1,122 @@
+"""The whole way from a TFLite graph to the hub: states and quantisation first, then the rules, then what is left over."""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from isomorph.dialects._lower import rewrite
+from isomorph.dialects.tflite import control, detection, recurrent, spectra  # noqa: F401    their rules stand in the same table
+from isomorph.dialects.tflite.settle import settle
+from isomorph.dialects.tflite.to_onnx import to_onnx
+from isomorph.dialects.tflite.unfold import Resources, lift_states, unfold_quantization, values_of
+from isomorph.model import HUB_IR_VERSION, HUB_ML_OPSET, HUB_OPSET, Model
+from isomorph.report import Finding, Severity
+
+BOOLEAN = {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "IsNaN", "IsInf"}
+COUNTING = {"Shape", "Size", "NonZero", "ArgMax", "ArgMin", "NonMaxSuppression"}
+TYPED_BY = {"DequantizeLinear": 1, "QuantizeLinear": 2, "Where": 1, "OneHot": 2}
+SHAPED_ALIKE = {"Cast", "DequantizeLinear", "QuantizeLinear", "Identity", "Relu", "Clip", "Sigmoid", "Tanh", "Sqrt", "Reciprocal", "Neg", "Abs", "Exp", "Floor",
+                "Softmax", "Sin", "Cos", "BitCast", "CumSum"}
+
+
+def to_hub(model: Model) -> Model:
+    """The same computation in ONNX operators; takes over the graph of `model`. Operators without an ONNX form stay, each with a finding.
+
+    Quantised tensors become QuantizeLinear and DequantizeLinear around every operator, weights stay integers. States become inputs and outputs.
+    """
+    graph, findings = model.graph, list(model.findings)
+    lift_states(graph, findings)
+    Resources(graph, findings).lift()
+    spectra.split_complex(graph, findings)
+    unfold_quantization(graph, lambda node: node in to_onnx, findings)
+    result = rewrite(graph, to_onnx, keep=lambda node: node not in to_onnx, infer=infer)
+    findings += result.findings
+    reasons = {where: reason for _, where, reason in result.blockers}
+    settle(graph)
+    clean(graph)
+    for each in (graph, *graph.subgraphs()):
+        for node in each:
+            if node.domain in ("tflite", "tflite.custom"):
+                reason = reasons.get(result.label(node), "it has no ONNX form")
+                sentence = f"{node.domain}::{node.op_type} stays a custom operator: {reason}"
+                findings.append(Finding("operator.kept", Severity.MEDIUM, result.label(node), sentence, "a runtime needs an implementation of it"))
+    domains = {node.domain for each in (graph, *graph.subgraphs()) for node in each}
+    graph.opset_imports.clear()
+    graph.opset_imports.update({"": HUB_OPSET} | {domain: HUB_ML_OPSET if domain == "ai.onnx.ml" else 1 for domain in sorted(domains) if domain})
+    model.ir.ir_version = HUB_IR_VERSION
+    return Model(model.ir, "onnx", model.signatures, {key: value for key, value in model.metadata.items() if key != "subgraphs"}, findings)
+
+
+def clean(graph: ir.Graph) -> None:
+    """Removes nodes and constants that nothing reads, and what only TFLite has: types without an ONNX name, scales that now stand in the graph."""
+    for each in (*graph.subgraphs(), graph):
+        for node in reversed(each):
+            if all(not value.uses() and not value.is_graph_output() for value in node.outputs):
+                each.remove(node, safe=True)
+        for name, value in list(each.initializers.items()):
+            if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
+                del each.initializers[name]
+        for value in values_of(each):
+            for key in ("quantization", "range", "tflite_type", "variable"):
+                value.meta.pop(key, None)
+
+
+def infer(node: ir.Node) -> None:
+    """Types, and shapes as far as the rules ask for them: the file itself states those of everything else."""
+    first = node.inputs[0] if node.inputs else None
+    kind = first.dtype if first is not None else None
+    if node.op_type in BOOLEAN:
+        kind = ir.DataType.BOOL
+    elif node.op_type in COUNTING:
+        kind = ir.DataType.INT64
+    elif node.op_type == "Cast" or node.op_type == "BitCast":
+        kind = ir.DataType(node.attributes["to"].value)
+    elif node.op_type in TYPED_BY and len(node.inputs) > TYPED_BY[node.op_type]:
+        kind = node.inputs[TYPED_BY[node.op_type]].dtype
+    elif node.op_type == "ConstantOfShape":
+        kind = node.attributes["value"].value.dtype if "value" in node.attributes else ir.DataType.FLOAT
+    for place, value in enumerate(node.outputs):
+        value.dtype = ir.DataType.INT64 if place and node.op_type in ("TopK", "Unique") else kind
+        value.shape = SHAPES.get(node.op_type, lambda node: None)(node) if first is not None and first.shape is not None else None
+
+
+def _alike(node: ir.Node) -> ir.Shape:
+    return ir.Shape(list(node.inputs[0].shape))
+
+
+def _transposed(node: ir.Node) -> ir.Shape:
+    dims = list(node.inputs[0].shape)
+    return ir.Shape([dims[axis] for axis in node.attributes["perm"].value])
+
+
+def _reshaped(node: ir.Node) -> ir.Shape | None:
+    wanted = node.inputs[1].const_value
+    return ir.Shape([int(dim) if dim > 0 else None for dim in wanted.numpy().tolist()]) if wanted is not None and wanted.size else None
+
+
+def _unsqueezed(node: ir.Node) -> ir.Shape | None:
+    axes = node.inputs[1].const_value
+    if axes is None:
+        return None
+    dims = list(node.inputs[0].shape)
+    rank = len(dims) + axes.size
+    for axis in sorted(int(axis) % rank for axis in axes.numpy().reshape(-1)):
+        dims.insert(axis, 1)
+    return ir.Shape(dims)
+
+
+def _broadcast(node: ir.Node) -> ir.Shape | None:
+    """Of two shapes: known where one side is one, or both are equal."""
+    shapes = [list(value.shape) if value is not None and value.shape is not None else None for value in node.inputs]
+    if any(shape is None for shape in shapes):
+        return None
+    rank = max(map(len, shapes))
+    columns = zip(*([1] * (rank - len(shape)) + shape for shape in shapes), strict=True)
+    return ir.Shape([next((dim for dim in column if dim != 1), 1) if len({str(dim) for dim in column if dim != 1}) <= 1 else None for column in columns])
+
+
+SHAPES: dict[str, Callable[[ir.Node], ir.Shape | None]] = {
+    **dict.fromkeys(SHAPED_ALIKE, _alike), **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Max", "Min"), _broadcast),
+    "Transpose": _transposed, "Reshape": _reshaped, "Unsqueeze": _unsqueezed,
+}
