@@ -66,7 +66,7 @@ def _ready(source: Any, inputs: Mapping[str, Given] | None, sizes: Mapping[str, 
         raise Unsupported("the file holds weights without a graph, so there is nothing to run", where=subject.where)
     subject.content                                  # noqa: B018  read by us first: a damaged or hostile file never reaches a runtime
     with subject.session(reference=reference, timeout=timeout, threads=threads) as (session, _):
-        feeds, outputs = first_that_runs(subject, session, inputs or {}, sizes or {}, {}, seed)
+        feeds, outputs = first_that_runs(subject, session, inputs or {}, sizes or {}, seed)
         yield subject, session, feeds, outputs
 
 

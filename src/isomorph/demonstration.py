@@ -92,5 +92,5 @@ def _probabilities(path: Path, images: np.ndarray) -> tuple[np.ndarray, str, str
     subject = Subject(path)
     with subject.session() as (session, proof):
         ports = session.inputs()
-        _, outputs = first_that_runs(subject, session, {ports[0].name: Given(array=images)}, {}, {}, 0)
+        _, outputs = first_that_runs(subject, session, {ports[0].name: Given(array=images)}, {}, 0)
         return next(iter(outputs.values())), proof, f"{session.runtime.title} {session.version}"

@@ -19,8 +19,8 @@ def first(ports, given=None, **options):
 
 def test_the_same_symbol_has_the_same_size_and_the_batch_is_one():
     feeds = first([IMAGE, STATE, Port("other", "float32", ("batch", "width"))])
-    assert {name: array.shape for name, array in feeds.arrays.items()} == {"image": (1, 3, 16, 16), "state": (2, 1, 128), "other": (1, 16)}
-    assert feeds.sizes == {"batch": 1, "height": 16, "width": 16}
+    assert {name: array.shape for name, array in feeds.arrays.items()} == {"image": (1, 3, 64, 64), "state": (2, 1, 128), "other": (1, 64)}
+    assert feeds.sizes == {"batch": 1, "height": 64, "width": 64}
     assert set(feeds.origin.values()) == {"random"}
 
 
@@ -33,10 +33,10 @@ def test_the_seed_decides_the_values():
 
 
 def test_sizes_can_be_fixed_by_name_by_shape_by_array_and_by_the_partner():
-    assert first([IMAGE], sizes={"height": 48}).arrays["image"].shape == (1, 3, 48, 16)
+    assert first([IMAGE], sizes={"height": 48}).arrays["image"].shape == (1, 3, 48, 64)
     assert first([IMAGE, STATE], {"image": Given(shape=(4, 3, 8, 8))}).arrays["state"].shape == (2, 4, 128)
     given = first([IMAGE, STATE], {"state": Given(array=np.zeros((2, 5, 128), np.float32))})
-    assert given.arrays["image"].shape == (5, 3, 16, 16)
+    assert given.arrays["image"].shape == (5, 3, 64, 64)
     assert given.origin == {"image": "random", "state": "given"}
     assert first([IMAGE], fixed={"image": (1, 3, 224, 224)}).arrays["image"].shape == (1, 3, 224, 224)
 

@@ -112,3 +112,35 @@ def test_bench_states_what_it_measured():
     assert 0 < facts["median_ms"] <= facts["p90_ms"] < 1000
     assert facts["rss_bytes"] > 10 << 20
     assert (facts["runs"], facts["threads"]) == (5, 1)
+
+
+def test_bounded_results_near_zero_may_round(tmp_path):
+    """Runtimes compute a sigmoid to the precision of 1, so that results near 0 differ by much of their own range."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Sigmoid", ["z"], ["p"]), helper.make_node("Transpose", ["p"], ["y"])]
+    path = save(tmp_path / "sure.onnx", nodes, [("x", TensorProto.FLOAT, [1, 4])], [("y", TensorProto.FLOAT, [4, 1])], {"w": np.eye(4, dtype=np.float32)})
+    assert "1e-06 absolute" in isomorph.verify(path, path).facts["outputs"][0]["tolerance"]
+
+
+def test_a_model_that_needs_a_larger_input_than_the_source_is_told(tmp_path):
+    """The second network takes multiples of 64 only, the first any width."""
+    free = ["n", "w"]
+    wide = save(tmp_path / "any.onnx", [helper.make_node("Identity", ["x"], ["y"])], [("x", TensorProto.FLOAT, free)], [("y", TensorProto.FLOAT, free)])
+    nodes = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    picky = save(tmp_path / "picky.onnx", nodes, [("x", TensorProto.FLOAT, ["n", "w"])], [("y", TensorProto.FLOAT, None)], {"shape": np.array([-1, 64])})
+    report = isomorph.verify(wide, picky)
+    assert report.facts["passed"]
+    assert [finding.code for finding in report.findings] == ["verify.sizes"]
+    never = save(tmp_path / "never.onnx", nodes, [("x", TensorProto.FLOAT, ["n", "w"])], [("y", TensorProto.FLOAT, None)], {"shape": np.array([977, 983])})
+    with pytest.raises(Mismatch, match="the second does not"):
+        isomorph.verify(wide, never)
+
+
+def test_variables_that_became_outputs_are_left_out(tmp_path):
+    plain = save(tmp_path / "plain.onnx", [helper.make_node("Neg", ["x"], ["y"])], [("x", TensorProto.FLOAT, [2])], [("y", TensorProto.FLOAT, [2])])
+    nodes = [helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Add", ["memory", "x"], ["memory/next"])]
+    inputs = [("x", TensorProto.FLOAT, [2]), ("memory", TensorProto.FLOAT, [2])]
+    stateful = save(tmp_path / "stateful.onnx", nodes, inputs, [("y", TensorProto.FLOAT, [2]), ("memory/next", TensorProto.FLOAT, [2])])
+    for pair in ((plain, stateful), (stateful, plain)):
+        report = isomorph.verify(*pair)
+        assert [finding.code for finding in report.findings] == ["verify.state"]
+        assert [output["name"] for output in report.facts["outputs"]] == ["y"]

@@ -60,7 +60,7 @@ class Output:
         """Those that matter; all of them when talkative."""
         shown = [finding for finding in findings if self.verbose or finding.severity > 0]
         self.table(("severity", "code", "where", "finding"),
-                   [(finding.severity.name.lower(), finding.code, finding.where, finding.message + (f" ({finding.hint})" if finding.hint else ""))
+                   [(finding.severity.name.lower(), finding.code, short(finding.where), finding.message + (f" ({finding.hint})" if finding.hint else ""))
                     for finding in shown])
 
     def progress(self) -> Progress:
@@ -103,6 +103,11 @@ def verb(name: str, **settings: Any) -> Callable[[Callable[..., Any]], click.Com
             call = option(call)
         return click.command(name, **settings)(call)
     return decorate
+
+
+def short(text: str, most: int = 80) -> str:
+    """A text without its middle where it is too long for a table."""
+    return text if len(text) <= most else f"{text[:most // 2 - 2]}...{text[1 - most // 2:]}"
 
 
 def size(count: int) -> str:

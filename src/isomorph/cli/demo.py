@@ -30,6 +30,7 @@ def command(out: Output, keep: str | None) -> int:
               [(row.format, size(row.bytes) if row.bytes else "-", f"{row.accuracy:.2%}" if row.accuracy is not None else "-", number(row.max_abs, 2),
                 row.proof or row.problem, row.runtime, f"{row.seconds:.2f}") for row in shown.rows], right=("size", "accuracy", "max diff", "seconds"))
     out.line()
-    out.line(f"{sum(not row.problem for row in shown.rows)} of {len(shown.rows)} formats are right; accuracy is on {shown.source['digits']} digits that the network was not trained on"
+    right = sum(not row.problem for row in shown.rows)
+    out.line(f"{right} of {len(shown.rows)} formats are right; accuracy is on {shown.source['digits']} digits that the network was not trained on"
              + (f"; files are in {keep}" if keep else ""))
     return 0 if shown.passed else 1

@@ -2,19 +2,25 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from isomorph import runtime
 from isomorph.errors import Crashed, Mismatch, Unsupported, Usage
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Report, Severity
+from isomorph.runtime.pipe import element_dtype
 from isomorph.runtime.session import Port, Session
 from isomorph.verification import inputs as inputs_module
 from isomorph.verification.compare import Comparison, Tolerance, compare
 from isomorph.verification.inputs import Feeds, Given
-from isomorph.verification.subject import Subject, quantum_of
+from isomorph.verification.subject import Subject, is_bounded, quantum_of
 from isomorph.verification.tolerances import for_output, tolerance
+
+NEXT = "/next"                      # how the output is named that holds what a variable becomes
+MOST_REFUSALS = 4                   # sizes that the first model takes and the second does not, before it counts as a mismatch
 
 __all__ = ["Comparison", "Feeds", "Given", "Subject", "Tolerance", "compare", "require", "verify"]
 
@@ -66,15 +72,17 @@ def _verify_graphs(one: Subject, other: Subject, report: Report, given: Mapping[
     with contextlib.ExitStack() as stack:
         source, source_proof = stack.enter_context(one.session(reference=quantised, timeout=timeout))
         result, result_proof = _opened_second(other, quantised, timeout, stack)
-        names = _corresponding(source.inputs(), result.inputs(), "inputs", report)
+        sides = _without_states(source, result, report)
+        names = _corresponding(sides[0][0], sides[1][0], "inputs", report)
         fixed = {mine: port.shape for mine, theirs in names.items() for port in result.inputs() if port.name == theirs and port.shape is not None}
-        feeds, want = first_that_runs(one, source, given, sizes, fixed, seed)
-        have = _run_second(result, _translated(feeds, names, result.inputs(), report))
-        outputs = _corresponding(source.outputs(), result.outputs(), "outputs", report)
+        options = {"given": _first_states(source, sides[0][0]) | dict(given), "sizes": sizes, "fixed": fixed, "seed": seed}
+        states = {name: item.array for name, item in _first_states(result, sides[1][0]).items()}
+        feeds, want, have = _both_run(one, source, result, names, options, states, report)
+        outputs = _corresponding(sides[0][1], sides[1][1], "outputs", report)
         base = explicit or tolerance(one.traits, other.traits, lambda: _hub_operators(one))
         comparisons = []
         for mine, theirs in outputs.items():
-            bound = base if explicit or not base.quantised else for_output(base, want[mine], _quantum(one, source, mine))
+            bound = explicit or for_output(base, want[mine], *_nature(one, source, mine, base.quantised))
             comparisons.append(compare(mine, want[mine], have[theirs], bound, runtime=f"{result.runtime.title} {result.version}", proof=result_proof))
     progress.finish()
     report.facts |= {
@@ -99,13 +107,50 @@ def _opened_second(other: Subject, quantised: bool, timeout: float, stack: conte
         raise Mismatch(error.what, where=error.where, hint="the file holds what its runtime does not take") from None
 
 
-def _run_second(session: Session, feeds: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        return session.run(feeds)
-    except Crashed as error:
-        if error.died:
-            raise
-        raise Mismatch(f"the first model takes these inputs, the second does not: {error.what}", where=error.where) from None
+def _both_run(one: Subject, source: Session, result: Session, names: Mapping[str, str], options: dict[str, Any], states: dict[str, Any],
+              report: Report) -> tuple[Feeds, dict[str, Any], dict[str, Any]]:
+    """Inputs that both models take, and what each makes of them. Raises `Mismatch` where the second takes none of the sizes that the first takes."""
+    refusals: list[tuple[Feeds, Crashed]] = []
+    for feeds, want in runs(one, source, **options):
+        try:
+            have = result.run(_translated(feeds, names, result.inputs(), report) | states)
+        except Crashed as error:
+            if error.died:
+                raise
+            refusals.append((feeds, error))
+            if len(refusals) == MOST_REFUSALS:
+                break
+            continue
+        if refusals:
+            report.add("verify.sizes", Severity.MEDIUM, str(result.path), f"the first model takes {_shapes(refusals[0][0])}, the second does not: "
+                       f"{refusals[0][1].what}", f"compared with {_shapes(feeds)} instead")
+        return feeds, want, have
+    raise Mismatch(f"the first model takes {_shapes(refusals[0][0])}, the second does not: {refusals[0][1].what}", where=str(result.path))
+
+
+def _shapes(feeds: Feeds) -> str:
+    return ", ".join(f"{name}{list(array.shape)}" for name, array in feeds.arrays.items())
+
+
+def _without_states(one: Session, other: Session, report: Report) -> list[tuple[list[Port], list[Port]]]:
+    """Inputs and outputs of both models to be compared. Where only one has its variables as inputs `x`
+    (which may have a default and be none) and outputs `x/next`, these are left out."""
+    sides = []
+    counts = [len(session.outputs()) for session in (one, other)]
+    for session, more in ((one, counts[0] > counts[1]), (other, counts[1] > counts[0])):
+        states = {port.name.removesuffix(NEXT) for port in session.outputs() if more and port.name.endswith(NEXT)}
+        if states:
+            report.add("verify.state", Severity.INFO, str(session.path), f"variables start at 0 and are not compared: {', '.join(sorted(states))}")
+        sides.append(([port for port in session.inputs() if port.name not in states],
+                      [port for port in session.outputs() if port.name.removesuffix(NEXT) not in states]))
+    return sides
+
+
+def _first_states(session: Session, compared: Sequence[Port]) -> dict[str, Given]:
+    """Zeros for the inputs that are variables."""
+    names = {port.name for port in compared}
+    return {port.name: Given(array=np.zeros([dim if isinstance(dim, int) else 1 for dim in port.shape or ()], element_dtype(port.dtype)))
+            for port in session.inputs() if port.name not in names}
 
 
 def _described(subject: Subject, session: Session, proof: str) -> dict[str, Any]:
@@ -123,14 +168,15 @@ def _hub_operators(subject: Subject) -> frozenset[str]:
     return frozenset(node.op_type for graph in (hub.graph, *hub.graph.subgraphs()) for node in graph)
 
 
-def _quantum(subject: Subject, session: Session, name: str) -> float | None:
-    for port in session.outputs():
-        if port.name == name and port.scale:
-            return port.scale
+def _nature(subject: Subject, session: Session, name: str, quantised: bool) -> tuple[float | None, bool]:
+    """The quantum of an output, where the model is quantised and the output has one; and whether a function with bounds makes it."""
+    place = [port.name for port in session.outputs()].index(name)
+    stated = session.outputs()[place].scale
     try:
-        return quantum_of(subject.hub.graph, name)
-    except Unsupported:
-        return None
+        output = subject.hub.graph.outputs[place]
+    except (Unsupported, IndexError):
+        return stated, False
+    return (stated or quantum_of(output)) if quantised else None, is_bounded(output)
 
 
 def _graph_for_inputs(subject: Subject, ports: Sequence[Port], given: Mapping[str, Given]) -> Any:
@@ -143,21 +189,31 @@ def _graph_for_inputs(subject: Subject, ports: Sequence[Port], given: Mapping[st
         return None
 
 
-def first_that_runs(subject: Subject, session: Session, given: Mapping[str, Given], sizes: Mapping[str, int], fixed: Mapping[str, Sequence[Any]],
-                     seed: int) -> tuple[Feeds, dict[str, Any]]:
-    """The first set of inputs that the model takes, and what it makes of them. Sizes of free dimensions are found by trying."""
+def runs(subject: Subject, session: Session, given: Mapping[str, Given], sizes: Mapping[str, int], fixed: Mapping[str, Sequence[Any]],
+         seed: int) -> Iterator[tuple[Feeds, dict[str, Any]]]:
+    """The sets of inputs that the model takes, each with what it makes of them. Sizes of free dimensions are found by trying. Raises `Crashed` for none."""
     graph = _graph_for_inputs(subject, session.inputs(), given)
     complaint: Crashed | None = None
+    taken = False
     for feeds in inputs_module.candidates(session.inputs(), given, graph=graph, seed=seed, sizes=sizes, fixed=fixed):
         try:
-            return feeds, session.run(feeds.arrays)
+            outputs = session.run(feeds.arrays)
         except Crashed as error:
             if error.died:
                 raise
             complaint = complaint or error
-    assert complaint is not None
-    complaint.hint = "give shapes with --input name=1x3x224x224 or values with --input name=@file.npy"
-    raise complaint
+            continue
+        taken = True
+        yield feeds, outputs
+    if not taken:
+        assert complaint is not None
+        complaint.hint = "give shapes with --input name=1x3x224x224 or values with --input name=@file.npy"
+        raise complaint
+
+
+def first_that_runs(subject: Subject, session: Session, given: Mapping[str, Given], sizes: Mapping[str, int], seed: int) -> tuple[Feeds, dict[str, Any]]:
+    """The likeliest of the sets of inputs that the model takes, and what it makes of them."""
+    return next(runs(subject, session, given, sizes, {}, seed))
 
 
 def _corresponding(mine: Sequence[Port], theirs: Sequence[Port], kind: str, report: Report) -> dict[str, str]:
@@ -175,7 +231,6 @@ def _corresponding(mine: Sequence[Port], theirs: Sequence[Port], kind: str, repo
 
 def _translated(feeds: Feeds, names: Mapping[str, str], ports: Sequence[Port], report: Report) -> dict[str, Any]:
     """The inputs as the second model takes them: its names and, where they differ, its types."""
-    from isomorph.runtime.pipe import element_dtype
     wanted = {port.name: port for port in ports}
     arrays = {}
     for mine, theirs in names.items():

@@ -30,7 +30,7 @@ class Tolerance:
 
     def __str__(self) -> str:
         if self.quantum is not None:
-            bound = f"{ENOUGH:.1%} of the elements within one quantum of {self.quantum:.3g}"
+            bound = f"{ENOUGH:.1%} of the elements within one quantum of {self.quantum:.3g}, or all within {QUANTA_ALWAYS_FINE:g}"
         else:
             parts = [f"{self.share:g} of the range" if self.share else "", f"{self.absolute:g} absolute" if self.absolute else "",
                      f"{self.relative:g} relative" if self.relative else ""]

@@ -15,7 +15,9 @@ from isomorph.runtime.session import Port
 if TYPE_CHECKING:
     import onnx_ir
 
-SIZES = (16, 32, 64, 128, 224, 256, 320, 512, 576, 640, 1, 8)       # tried in this order for dimensions that nothing fixes
+# Tried in this order for dimensions that nothing fixes: in sequences and the like, and in images.
+SIZES = ((16, 64), (32, 48), (64, 32), (128, 128), (224, 224), (256, 256), (320, 320), (512, 512), (576, 576), (640, 640), (1, 96), (8, 8))
+IMAGE_RANK = 4
 PASSING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Expand", "Slice", "Concat", "Where", "Clip"})
 INDEXING = {"Gather": 1, "GatherND": 1, "GatherElements": 1}       # which input holds the indices
 LARGEST_INDEX = 1000
@@ -109,7 +111,8 @@ def candidates(ports: Sequence[Port], given: Mapping[str, Given] | None = None, 
     for size in SIZES:
         for only_last in (False, True):
             chosen = dict(known)
-            shapes = {port.name: _shape(port, given.get(port.name), (fixed or {}).get(port.name), chosen, size, only_last) for port in ports}
+            shapes = {port.name: _shape(port, given.get(port.name), (fixed or {}).get(port.name), chosen, size[len(port.shape or ()) >= IMAGE_RANK], only_last)
+                      for port in ports}
             key = tuple(shapes.values())
             if key in seen:
                 continue

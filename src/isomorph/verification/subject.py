@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import onnx_ir
 
 FLOATS = {"DOUBLE": 64, "FLOAT": 32, "BFLOAT16": 16, "FLOAT16": 16}
+BOUNDED = frozenset({"Sigmoid", "Softmax", "Tanh", "HardSigmoid", "Softsign", "Sin", "Cos", "Erf", "LSTM", "GRU", "RNN"})
+MOVED = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice", "Cast", "Concat"})
 LARGE = 64                                      # elements from which a constant counts as a weight
 
 
@@ -134,12 +136,20 @@ def narrowest(types: frozenset[str]) -> int:
     return min((FLOATS[name] for name in types if name in FLOATS), default=64)
 
 
-def quantum_of(hub: onnx_ir.Graph, name: str) -> float | None:
-    """The scale of the DequantizeLinear that makes this output, where it is one number."""
-    for output in hub.outputs:
-        producer = output.producer()
-        if output.name == name and producer is not None and producer.op_type == "DequantizeLinear":
-            scale = producer.inputs[1]
-            if scale is not None and scale.const_value is not None and scale.const_value.size == 1:
-                return float(scale.const_value.numpy().reshape(-1)[0])
-    return None
+def is_bounded(output: onnx_ir.Value) -> bool:
+    """Whether a graph output is made by a function whose results lie in -1..1, moved or not."""
+    value: onnx_ir.Value | None = output
+    while value is not None and (node := value.producer()) is not None:
+        if node.op_type in BOUNDED:
+            return True
+        value = node.inputs[0] if node.op_type in MOVED and node.inputs else None
+    return False
+
+
+def quantum_of(output: onnx_ir.Value) -> float | None:
+    """The scale of the DequantizeLinear that makes a graph output, where it is one number."""
+    producer = output.producer()
+    scale = producer.inputs[1] if producer is not None and producer.op_type == "DequantizeLinear" else None
+    if scale is None or scale.const_value is None or scale.const_value.size != 1:
+        return None
+    return float(scale.const_value.numpy().reshape(-1)[0])

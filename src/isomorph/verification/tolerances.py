@@ -22,6 +22,7 @@ ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div", "Sqrt", "Reciprocal", "Leak
 EXACT, ROUNDED, SUMMED = 0.0, 1e-6, 1e-4
 HALF, HYBRID, QUANTISED = 1e-2, 5e-2, 1e-1
 DISCRETE = 1e-3
+BOUNDED = 1e-6                      # absolute
 
 
 def tolerance(first: Traits, second: Traits, hub_operators: Callable[[], frozenset[str]]) -> Tolerance:
@@ -41,7 +42,11 @@ def tolerance(first: Traits, second: Traits, hub_operators: Callable[[], frozens
     return Tolerance(share=SUMMED, discrete=DISCRETE, reason="float32 sums in another order")
 
 
-def for_output(base: Tolerance, want: object, quantum: float | None) -> Tolerance:
-    """The tolerance of one output of a quantised model: in quanta where it is quantised itself. Bytes have a quantum of 1."""
+def for_output(base: Tolerance, want: object, quantum: float | None, bounded: bool) -> Tolerance:
+    """The tolerance of one output: in quanta where it is quantised (bytes have a quantum of 1); some roundings of 1 where a function with bounds makes it,
+    because runtimes compute sigmoid and its kin to the precision of their bounds, not of a result near 0.
+    """
+    if not base.quantised:
+        return dataclasses.replace(base, absolute=BOUNDED) if bounded and base.share else base
     step = 1.0 if isinstance(want, np.ndarray) and want.dtype.kind in "iu" and want.dtype.itemsize <= 2 else quantum
     return dataclasses.replace(base, quantum=step)
