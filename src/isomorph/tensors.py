@@ -195,7 +195,7 @@ def packed(array: np.ndarray) -> Any:
         return array.reshape(-1).view(np.uint8).data if array.size else b""
     values = array.reshape(-1).astype(np.int8).view(np.uint8) if array.dtype.name.startswith(("int", "uint")) else array.reshape(-1).view(np.uint8)
     if 8 % bits:
-        return memoryview(np.packbits(np.unpackbits(values[:, None], axis=-1, bitorder="little")[:, :bits], bitorder="little"))
+        return np.packbits(np.unpackbits(values[:, None], axis=-1, bitorder="little")[:, :bits], bitorder="little").data
     per_byte = 8 // bits
     places = np.pad(values & (1 << bits) - 1, (0, -len(values) % per_byte)).reshape(-1, per_byte)
     out = np.zeros(len(places), np.uint8)
