@@ -18,7 +18,6 @@ from isomorph.formats import tflite
 from isomorph.wire import flatbuffers
 
 
-
 def convolution() -> tuple[Graph, ir.Value]:
     graph, generator = Graph(), np.random.default_rng(1)
     x = graph.input("float32", None, 8, 8, 3, name="image")

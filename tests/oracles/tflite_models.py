@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-
 import zoo
+
 from isomorph.artifact import Artifact
 from isomorph.formats import tflite
 from isomorph.model import Model, Quantization

@@ -465,12 +465,12 @@ def write(model: Model, path: str | Path, *, force: bool = False, progress: Prog
 class _Payload:
     """The data of one tensor as `nbytes` and `chunks()`."""
 
-    def __init__(self, tensor: Any, progress: Progress):
-        self.tensor, self.progress = tensor, progress
-        self.nbytes = len(tensor.data) if isinstance(tensor, SparseTensor) else tensor.nbytes
+    def __init__(self, tensor: Any, sparse: bool, progress: Progress):
+        self.tensor, self.sparse, self.progress = tensor, sparse, progress
+        self.nbytes = len(tensor.data) if sparse else tensor.nbytes
 
     def chunks(self) -> Iterator[Any]:
-        if isinstance(self.tensor, SparseTensor):
+        if self.sparse:
             yield self.tensor.data
             return
         for chunk in self.tensor.chunks() if hasattr(self.tensor, "chunks") else (packed(self.tensor.numpy()),):
@@ -587,10 +587,10 @@ class _Writer:
         dims = list(constant.shape) if constant is not None else None if value.shape is None else list(value.shape)
         fixed = [dim if isinstance(dim, int) else 1 for dim in dims or ()]
         return schema().record(
-            "Tensor", shape=[int(dim) for dim in fixed], type=element, buffer=0 if constant is None else self.buffer(constant), name=value.name or "",
+            "Tensor", shape=[int(dim) for dim in fixed], type=element, buffer=0 if constant is None else self.buffer(constant, _stays_sparse(value)), name=value.name or "",
             quantization=self.quantization(value, places), is_variable=bool(value.meta.get("variable")), has_rank=dims is not None,
             shape_signature=[dim if isinstance(dim, int) else -1 for dim in dims] if dims and any(not isinstance(dim, int) for dim in dims) else None,
-            sparsity=constant.sparsity if isinstance(constant, SparseTensor) else None)
+            sparsity=constant.sparsity if _stays_sparse(value) else None)
 
     def quantization(self, value: ir.Value, places: dict[ir.Value, int]) -> Record | None:
         found: Quantization | None = value.meta.get("quantization")
@@ -604,7 +604,7 @@ class _Writer:
         return schema().record("QuantizationParameters", min=low, max=high, scale=[float(x) for x in found.scale.reshape(-1)],
                                zero_point=[int(x) for x in found.zero_point.reshape(-1)], quantized_dimension=int(found.axis))
 
-    def buffer(self, data: Any) -> int:
+    def buffer(self, data: Any, sparse: bool = False) -> int:
         """The number of the buffer that holds `data`; equal data is stored once. Computed tensors are not compared: that would compute them twice."""
         if isinstance(data, bytes):
             key, payload = (len(data), data), data
@@ -612,7 +612,7 @@ class _Writer:
             payload = encode_strings([x if isinstance(x, bytes) else str(x).encode() for x in _texts(data)])
             key = (len(payload), payload)
         else:
-            payload = _Payload(data, self.progress)
+            payload = _Payload(data, sparse, self.progress)
             if not payload.nbytes:
                 return 0
             if payload.nbytes <= 1024:
@@ -621,7 +621,7 @@ class _Writer:
             elif isinstance(data, SliceTensor):
                 key = self.compared(data.data, payload)
             else:
-                key = ("computed", id(data))
+                key = ("computed", id(data), sparse)
         if key not in self.places:
             self.places[key] = len(self.payloads)
             self.payloads.append(payload)
@@ -709,6 +709,13 @@ def _has_value(graph: ir.Graph, value: ir.Value) -> bool:
     return value.const_value is not None or bool(value.meta.get("variable")) or value.is_graph_input() or not value.uses()
 
 
+def _stays_sparse(value: ir.Value) -> bool:
+    """Whether everything that reads a tensor takes it sparse: DENSIFY, and a matrix product that the file had so (its version says it)."""
+    users = list(value.consumers())
+    return isinstance(value.const_value, SparseTensor) and bool(users) and all(
+        user.domain == DOMAIN and (user.op_type == "DENSIFY" or (user.op_type == "FULLY_CONNECTED" and user.version == 8)) for user in users)
+
+
 def _operand(value: ir.Value | None) -> Any:
     from isomorph.formats import tflite_versions as versions
     if value is None:
@@ -717,7 +724,7 @@ def _operand(value: ir.Value | None) -> Any:
     shape = tuple(dim if isinstance(dim, int) else 1 for dim in value.shape) if value.shape is not None else ()
     element = value.meta.get("tflite_type") or TENSOR_TYPE.get(int(value.dtype or 0), "")
     scales = quantization.scale.reshape(-1) if quantization is not None else ()
-    return versions.Operand(element, shape, scales, quantization.axis if quantization is not None else 0, isinstance(value.const_value, SparseTensor))
+    return versions.Operand(element, shape, scales, quantization.axis if quantization is not None else 0, _stays_sparse(value))
 
 
 FORMAT = Format(

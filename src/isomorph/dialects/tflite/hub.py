@@ -58,8 +58,8 @@ def clean(graph: ir.Graph) -> None:
             if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
                 del each.initializers[name]
         for value in values_of(each):
-            for key in ("quantization", "range", "tflite_type", "variable"):
-                value.meta.pop(key, None)
+            for key in [key for key in value.meta if isinstance(key, tuple) or key in ("quantization", "blockwise", "range", "tflite_type", "variable")]:
+                del value.meta[key]
 
 
 def infer(node: ir.Node) -> None:

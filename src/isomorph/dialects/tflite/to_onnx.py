@@ -28,7 +28,7 @@ END = np.iinfo(np.int64).max
 to_onnx.same({
     "ABS": "Abs", "FLOOR": "Floor", "CEIL": "Ceil", "ROUND": "Round", "NEG": "Neg", "SIN": "Sin", "COS": "Cos", "EXP": "Exp", "LOG": "Log", "SQRT": "Sqrt",
     "SIGN": "Sign", "POW": "Pow", "RELU": "Relu", "ELU": "Elu", "TANH": "Tanh", "LOGISTIC": "Sigmoid", "HARD_SWISH": "HardSwish", "PRELU": "PRelu",
-    "LOGICAL_AND": "And", "LOGICAL_OR": "Or", "LOGICAL_NOT": "Not", "SELECT_V2": "Where", "BITWISE_XOR": "BitwiseXor", "ADD_N": "Sum", "DENSIFY": "Identity",
+    "LOGICAL_AND": "And", "LOGICAL_OR": "Or", "LOGICAL_NOT": "Not", "SELECT_V2": "Where", "BITWISE_XOR": "BitwiseXor", "ADD_N": "Sum",
 })
 
 
@@ -95,23 +95,30 @@ def activation(op: Builder, y: ir.Value, name: str) -> ir.Value:
 
 
 def permuted(op: Builder, w: ir.Value, perm: Sequence[int]) -> ir.Value:
-    """A weight with its axes in another order: lazily where it is stored, also under its quantisation or float16; else by a Transpose."""
-    def moved(value: ir.Value) -> ir.Value:
-        return op.const(lazily(perm, value.const_value), name=value.name)
+    """A weight with its axes in another order: lazily where it is stored, also under its quantisation or float16; else by a Transpose.
+
+    Several operators may share a weight: it is stored in the new order once.
+    """
+    key = ("permuted", tuple(perm), id(op.context.graph_of(op.node)))
+    if key not in w.meta:
+        w.meta[key] = _permuted(op, w, perm)
+    return w.meta[key]
+
+
+def _permuted(op: Builder, w: ir.Value, perm: Sequence[int]) -> ir.Value:
     node = w.producer()
-    if node is None:
-        return moved(w) if constant_value(w) else op.Transpose(w, perm=list(perm))
-    if node.domain == "" and node.op_type in ("DequantizeLinear", "Cast") and constant_value(node.inputs[0]):
-        if node.op_type == "Cast":
-            return op.Cast(moved(node.inputs[0]), to=w.dtype)
-        scale = node.inputs[1]
-        axis = perm.index(node.attributes["axis"].value) if scale.shape.rank() else None
-        block = node.attributes["block_size"].value if "block_size" in node.attributes else None
-        if block:
-            scale, *zeros = (permuted(op, value, perm) for value in node.inputs[1:])
-            return op.DequantizeLinear(moved(node.inputs[0]), scale, *zeros, axis=axis, block_size=block)
-        return op.DequantizeLinear(moved(node.inputs[0]), *node.inputs[1:], axis=axis)
-    return op.Transpose(w, perm=list(perm))
+    if constant_value(w):
+        return op.const(lazily(perm, w.const_value), name=w.name)
+    if node is None or node.domain or node.op_type not in ("DequantizeLinear", "Cast") or not constant_value(node.inputs[0]):
+        return op.Transpose(w, perm=list(perm))
+    stored = permuted(op, node.inputs[0], perm)
+    if node.op_type == "Cast":
+        return op.Cast(stored, to=w.dtype)
+    axis = node.attributes["axis"].value if "axis" in node.attributes else None
+    if "block_size" in node.attributes:
+        scale, *zeros = (permuted(op, value, perm) for value in node.inputs[1:])
+        return op.DequantizeLinear(stored, scale, *zeros, axis=perm.index(axis), block_size=node.attributes["block_size"].value)
+    return op.DequantizeLinear(stored, *node.inputs[1:], axis=None if axis is None else perm.index(axis))
 
 
 def constant_value(value: ir.Value | None) -> bool:
@@ -340,6 +347,12 @@ def _scale_of(op: Builder, value: ir.Value, quantization: Any) -> list[ir.Value]
     if value.dtype == INT32:
         return [scale]
     return [scale, op.const(np.asarray(quantization.zero_point).astype(value.dtype.numpy()))]
+
+
+@to_onnx("DENSIFY")
+def densify(op, x):
+    """The reader has made it dense."""
+    return x
 
 
 @to_onnx("FAKE_QUANT")

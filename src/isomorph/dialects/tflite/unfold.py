@@ -244,7 +244,9 @@ def _bias(graph: ir.Graph, node: ir.Node, place: int) -> ir.Value:
         found = Quantization(scale, np.zeros(scale.shape, np.int64), 0)
     if found is None:
         return value
-    if value.dtype == ir.DataType.INT64 or value.const_value is None:           # DequantizeLinear takes no int64
+    if value.const_value is None:
+        return value
+    if value.dtype == ir.DataType.INT64 or node.op_type not in PRODUCTS:        # DequantizeLinear takes no int64; no integer kernel will want the others
         result = ir.Value(name=f"{value.name}/real", type=FLOAT, shape=value.shape)
         result.const_value = lazily(lambda array: (array * np.asarray(found.scale, np.float64)).astype(np.float32), value.const_value, element_type=1,
                                     name=result.name)
