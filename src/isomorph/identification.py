@@ -46,7 +46,7 @@ def _inside(folder: Path, depth: int) -> list[dict[str, Any]]:
         try:
             artifact = Artifact.open(entry)
             match = _table.identify(artifact)
-            if match.format == "empty" and _table.by_extension(entry) is None:
+            if match.format in ("empty", "html") and _table.by_extension(entry) is None:
                 continue
             rows.append(_row(artifact, match))
             companions |= {folder / name for name in match.detail.get("companions", [])}

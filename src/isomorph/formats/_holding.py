@@ -12,9 +12,9 @@ from isomorph.wire import compressed
 if TYPE_CHECKING:
     from isomorph.wire.archive import Archive
 
-MOST_MEMBERS = 64
+MOST_MEMBERS, MOST_OTHERS = 32, 12        # members looked at: whose name is a model's, and others
 UNPACKED = 4 << 20                         # bytes unpacked of one compressed file
-EACH, ALTOGETHER = 1 << 20, 6 << 20        # bytes unpacked of one member, and of all
+EACH, ALTOGETHER = 1 << 18, 2 << 20        # bytes unpacked of one member, and of all
 UNLIKELY = (".py", ".pyc", ".md", ".txt", ".csv", ".png", ".jpg", ".jpeg", ".html", ".js", ".css", ".class", ".so", ".dll", ".yaml", ".yml", ".cfg", ".proto",
             ".java", ".ipynb", ".sh", "/", "METADATA", "RECORD", "WHEEL", "LICENSE")
 CANNOT = "isomorph cannot look inside: unpack it and give what is inside"
@@ -57,7 +57,10 @@ def _deeper(artifact: Artifact) -> Artifact:
 
 def _members(found: Archive, outer: Artifact) -> dict[str, str]:
     """Member -> format. Members that may be models by their name come first; large packed ones are judged by their beginning."""
-    likely = [name for name in found.names if not name.endswith(UNLIKELY) and found.members[name].size][:MOST_MEMBERS]
+    from isomorph.formats import _table
+    candidates = [name for name in found.names if not name.endswith(UNLIKELY) and found.members[name].size]
+    by_name = [name for name in candidates if _table.by_extension(name) is not None]
+    likely = [*by_name[:MOST_MEMBERS], *[name for name in candidates if name not in set(by_name)][:MOST_OTHERS]]
     left, holds = ALTOGETHER, {}
     for name in likely:
         member = found.members[name]

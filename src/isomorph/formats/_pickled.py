@@ -39,7 +39,7 @@ def _match(artifact: Artifact, name: str) -> Match | None:
     if looked is None:
         return None
     compression, stream = looked
-    by_joblib = any(found.module in WRAPPERS for found in stream.names)
+    by_joblib = "joblib" in compression or any(found.module in WRAPPERS for found in stream.names)
     detail = _facts(stream)
     root = str(detail.get("class", ""))
     package = root.partition(".")[0]

@@ -119,7 +119,14 @@ def identify(artifact: Artifact) -> Match:
     for plugin in plugins().values():
         if match := plugin.identify(artifact):
             return match
-    raise NotRecognised("no format claims it", where=artifact.where)
+    raise _not_recognised(artifact, found)
+
+
+def _not_recognised(artifact: Artifact, found: frozenset[str]) -> NotRecognised:
+    from isomorph.formats import _resemblance
+    stated = by_extension(artifact.name)
+    hint = f"its name says {FORMATS[stated].title}, its content does not: it may be cut off, encrypted, or something else" if stated in FORMATS else ""
+    return NotRecognised(f"no format claims it; it looks like {_resemblance.describe(artifact, found)}", where=artifact.where, hint=hint)
 
 
 def by_extension(path: str | os.PathLike) -> str | None:

@@ -40,6 +40,8 @@ def describe(stream: Stream) -> tuple[str, dict[str, Any]]:
     detail: dict[str, Any] = {"pickle_protocol": stream.protocol}
     if foreign := [str(name) for name in stream.names if is_foreign(name)]:
         detail["classes"] = sorted(foreign)[:64]
+    if stream.stop < 0:
+        detail["partly_read"] = True
     if isinstance(value, (Dict, Call)) and (isinstance(value, Dict) or value.callee == ORDERED or _constructs(value, ORDERED)):
         kind, more = _dictionary([pair for pair in value.items if isinstance(pair, tuple) and len(pair) == 2])
         return kind, detail | more

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAGIC = b"\x93NUMPY"
 MOST_HEADERS = 200
 DTYPE = re.compile(rb"'descr': *(?:'([^']{1,40})'|(\[))")
-SHAPE = re.compile(rb"'shape': *\(((?: *[0-9]{1,19} *,)* *(?:[0-9]{1,19})? *)\)")
+SHAPE = re.compile(rb"'shape': *\(((?: *[0-9]{1,19}L? *,)* *(?:[0-9]{1,19}L?)? *)\)")          # Python 2 wrote an L
 
 
 def identify(artifact: Artifact) -> Match | None:
@@ -56,7 +56,7 @@ def _header(head: bytes) -> tuple[str, list[int] | None]:
     """dtype and shape of the header of one .npy file. Format: numpy.lib.format, "Format Version 1.0"; the text is matched, never evaluated."""
     dtype, shape = DTYPE.search(head[:4096]), SHAPE.search(head[:4096])
     text = "unknown" if dtype is None else "structured" if dtype[2] else dtype[1].decode("latin1")
-    return "objects" if "O" in text else text, [int(part) for part in shape[1].split(b",") if part.strip()] if shape else None
+    return "objects" if "O" in text else text, [int(part.strip(b" L")) for part in shape[1].split(b",") if part.strip(b" L")] if shape else None
 
 
 # One entry of the header: a Python dict display of exactly these three keys

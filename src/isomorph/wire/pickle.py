@@ -4,6 +4,7 @@ Opcodes of protocols 0 to 5: Lib/pickletools.py of CPython. What a loader would 
 """
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -341,9 +342,16 @@ def walk(view: memoryview, start: int = 0, most: int = MOST_OPCODES) -> Stream:
 
 
 def _outermost(machine: _Machine) -> Any:
-    """The object that was being built when the walk stopped, with what stood ready to be put into it."""
+    """The object that was being built when the walk stopped, with what stood ready to be put into it.
+
+    A name on the stack is a callee that waits for its arguments: what stands behind it is no entry yet.
+    """
     levels = [*machine.below, machine.stack]
     root = levels[0][0] if levels[0] else None
-    if len(levels) > 1 and isinstance(root, (Dict, Call)):
-        root.items.extend(zip(levels[1][::2], levels[1][1::2], strict=False))
+    waiting = levels[1] if len(levels) > 1 else []
+    ready = list(itertools.takewhile(lambda value: not isinstance(value, Name), waiting))
+    if isinstance(root, list):
+        root.extend(ready)
+    elif isinstance(root, (Dict, Call)):
+        root.items.extend(zip(ready[::2], ready[1::2], strict=False))
     return root
