@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from isomorph.wire.archive import Archive
 
 MOST_MEMBERS, MOST_OTHERS = 32, 12        # members looked at: whose name is a model's, and others
-UNPACKED = 4 << 20                         # bytes unpacked of one compressed file
+UNPACKED = 1 << 20                         # bytes unpacked of one compressed file
 EACH, ALTOGETHER = 1 << 18, 2 << 20        # bytes unpacked of one member, and of all
 UNLIKELY = (".py", ".pyc", ".md", ".txt", ".csv", ".png", ".jpg", ".jpeg", ".html", ".js", ".css", ".class", ".so", ".dll", ".yaml", ".yml", ".cfg", ".proto",
             ".java", ".ipynb", ".sh", "/", "METADATA", "RECORD", "WHEEL", "LICENSE")

@@ -81,7 +81,7 @@ def empty(artifact: Artifact) -> Match | None:
 def html(artifact: Artifact) -> Match | None:
     """A page instead of a file: what a failed download leaves. Its title often says why."""
     head = text_head(artifact)
-    if not re.match(r"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html)\b", head, re.IGNORECASE | re.DOTALL):
+    if not re.match(r"(?>\s+|<!--.*?-->)*+<(?:!doctype\s+html|html)\b", head, re.IGNORECASE | re.DOTALL):
         return None
     title = re.search(r"<title[^>]*>([^<]{0,200})", head, re.IGNORECASE)
     return found(title=title[1].strip() if title else "")

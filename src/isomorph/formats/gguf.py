@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}          # of value types; 8 is a string, 9 an array
 SIGNED, REAL, BOOL, STRING, ARRAY = (1, 3, 5, 11), (6, 12), 7, 8, 9
 PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
-MOST_KEYS, MOST_STRINGS, LONGEST = 100_000, 1_500_000, 4_096
+MOST_KEYS, MOST_STRINGS, LONGEST = 20_000, 1_000_000, 4_096
 
 # general.file_type, llama.h LLAMA_FTYPE_*
 FILE_TYPES = {
@@ -29,6 +29,10 @@ class _Ended(Exception):
     """The file ends, or stops making sense, inside its keys."""
 
 
+class _Enough(Exception):
+    """The keys are longer than a look at the header should take."""
+
+
 class _Keys:
     """Walks the key-value section. Long arrays are stepped over; nothing is allocated for a count that the file states."""
 
@@ -38,7 +42,7 @@ class _Keys:
         self.order = "big" if raw & 0xFFFF == 0 else "little"          # nothing in the file states it, but no version is 65536
         self.version = int.from_bytes(artifact.head[4:8], self.order)
         self.wide = 4 if self.version == 1 else 8
-        self.strings = 0
+        self.elements = 0
         self.at = 8
 
     def number(self, width: int, signed: bool = False) -> int:
@@ -77,15 +81,22 @@ class _Keys:
         elif kind == STRING:
             self.skip_strings(count)
         elif kind == ARRAY and depth < 4 and count <= MOST_KEYS:
+            self.count(count)
             for _ in range(count):
                 self.array(depth + 1)
         else:
             raise _Ended
         return [count]
 
+    def count(self, elements: int) -> None:
+        """Bounds the elements that are stepped over one by one."""
+        self.elements += elements
+        if self.elements > MOST_STRINGS:
+            raise _Enough
+
     def skip_strings(self, count: int) -> None:
-        self.strings += count
-        if count * self.wide > len(self.view) - self.at or self.strings > MOST_STRINGS:
+        self.count(count)
+        if count * self.wide > len(self.view) - self.at:
             raise _Ended
         view, at, wide, order = self.view, self.at, self.wide, self.order
         read = int.from_bytes
@@ -116,6 +127,8 @@ def identify(artifact: Artifact) -> Match | None:
                 found["tokenizer"] = True
     except _Ended:
         detail["truncated"] = True
+    except _Enough:
+        detail["partly_read"] = True
     detail |= _facts(found)
     detail |= _parts(artifact, found)
     return Match("gguf", str(keys.version), _kind(found, detail), "weights", detail)

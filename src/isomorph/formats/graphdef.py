@@ -16,7 +16,7 @@ GRAPH = {1: BYTES, 2: BYTES, 3: VARINT, 4: BYTES, 5: BYTES}
 NODE = dict.fromkeys(range(1, 8), BYTES)
 NODES, LIBRARY, OLD_VERSION, VERSIONS = 1, 2, 3, 4
 OPERATOR = re.compile(r"[A-Z_>][\w.>/-]*\Z", re.ASCII)
-MOST_NODES = 5_000
+MOST_NODES = 3_000
 VARIABLES = {"Variable", "VariableV2", "VarHandleOp"}
 
 
@@ -45,7 +45,7 @@ def identify(artifact: Artifact) -> Match | None:
 
 def _operator(view: memoryview, item: Field) -> str:
     """The operator of a node, empty where the message is no node."""
-    node = protobuf_head.outline(view, item.start, item.stop, 64)
+    node = protobuf_head.outline(view, item.start, item.stop, 16)
     if not node.valid or not node.fits(NODE) or node.cut:
         return ""
     operator = protobuf_head.text(view, node.first(2))

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAGIC = b"\x93NUMPY"
 MOST_HEADERS = 200
 DTYPE = re.compile(rb"'descr': *(?:'([^']{1,40})'|(\[))")
-SHAPE = re.compile(rb"'shape': *\(((?: *[0-9]{1,19}L? *,)* *(?:[0-9]{1,19}L?)? *)\)")          # Python 2 wrote an L
+SHAPE = re.compile(rb"'shape': *\(((?: *[0-9]{1,19}L? *,)* *(?:[0-9]{1,19}L? *)?)\)")          # Python 2 wrote an L
 
 
 def identify(artifact: Artifact) -> Match | None:

@@ -29,7 +29,7 @@ NODE = dict.fromkeys((1, 2, 3, 4, 5, 6, 7, 8, 9, 10), BYTES)
 IR_VERSION, PRODUCER, PRODUCER_VERSION, GRAPH_FIELD, OPSET_IMPORT, FUNCTIONS = 1, 2, 3, 7, 8, 25
 NODES, INITIALIZERS = 1, 5
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
-MOST_INITIALIZERS = 3_000                  # looked at for external data; a file that has it nearly always has it in its first large tensor
+MOST_INITIALIZERS = 2_000                  # looked at for external data; a file that has it nearly always has it in its first large tensor
 OLDEST_WRITTEN = 13
 EXTERNAL_ABOVE = 1_900_000_000             # bytes of weights; protobuf ends at 2 GiB
 STANDARD_DOMAINS = {"", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"}
@@ -99,7 +99,7 @@ def _external_files(view: memoryview, graph: protobuf_head.Field) -> list[str]:
     files: dict[str, None] = {}
     tensors = protobuf_head.outline(view, graph.start, graph.stop).all(INITIALIZERS)
     for tensor in tensors[:MOST_INITIALIZERS]:
-        fields = protobuf_head.outline(view, tensor.start, tensor.stop, 64)
+        fields = protobuf_head.outline(view, tensor.start, tensor.stop, 24)
         where = fields.first(DATA_LOCATION)
         if where is None or where.value != 1:
             continue

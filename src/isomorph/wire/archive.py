@@ -6,10 +6,10 @@ different files. Here both are read and every disagreement is a note.
 """
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from isomorph.errors import Damaged, Unsafe
@@ -32,6 +32,8 @@ REGULAR, FOLDER = (b"0", b"\0", b"7"), b"5"
 LINKS = {b"1": "a hard link", b"2": "a symbolic link", b"3": "a character device", b"4": "a block device", b"6": "a named pipe"}
 LONGEST_PAX = 1 << 20
 
+PLAIN = re.compile(r"\w[\w./ +=@,()\[\]-]*", re.ASCII)      # a name that needs no closer look, unless it has ".." in it
+
 INFO, LOW, MEDIUM, HIGH = 0, 1, 2, 3       # the numbers of report.Severity, which stands a floor above
 CHUNK = 1 << 20
 LEAST_TOTAL = 1 << 30                      # what an archive may always unpack to in total, whatever its size
@@ -46,8 +48,7 @@ class Note(NamedTuple):
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One file of an archive, as its directory describes it. `offset` is that of its header (zip) or data (tar) in bytes."""
 
     name: str
@@ -372,18 +373,21 @@ def _without_overlap(entries: list[Member], directory: int, where: str, findings
     members: dict[str, Member] = {}
     seen: set[int] = set()
     for member in entries:
-        at = f"{where}!{member.name[:200]}"
-        if member.offset >= directory:
-            raise Damaged("its local header lies in or behind the directory", where=at, offset=member.offset)
-        if member.offset in seen or member.offset + LOCAL.size + len(member.raw_name) + member.packed_size > following[member.offset]:
-            findings.append(Note("archive.overlapping-members", HIGH, at, "its bytes overlap those of another member"))
-        seen.add(member.offset)
-        _note_name(member, at, member.name in members, findings)
-        members[member.name] = Member(*(getattr(member, field) for field in Member.__slots__[:-1]), following[member.offset])
+        offset = member.offset
+        if offset >= directory:
+            raise Damaged("its local header lies in or behind the directory", where=f"{where}!{member.name[:200]}", offset=offset)
+        if offset in seen or offset + LOCAL.size + len(member.raw_name) + member.packed_size > following[offset]:
+            findings.append(Note("archive.overlapping-members", HIGH, f"{where}!{member.name[:200]}", "its bytes overlap those of another member"))
+        seen.add(offset)
+        _note_name(member, where, member.name in members, findings)
+        members[member.name] = Member._make((*member[:-1], following[member.offset]))
     return members
 
 
-def _note_name(member: Member, at: str, repeated: bool, findings: list[Note]) -> None:
+def _note_name(member: Member, where: str, repeated: bool, findings: list[Note]) -> None:
+    if not repeated and not member.flags & ENCRYPTED and PLAIN.fullmatch(member.name) and ".." not in member.name:
+        return
+    at = f"{where}!{member.name[:200]}"
     if repeated:
         findings.append(Note("archive.duplicate-name", HIGH, at, "the name stands in the directory twice, so two readers may take different members"))
     if problem := name_problem(member.name):
@@ -405,8 +409,9 @@ def is_tar(view: memoryview) -> bool:
 def _checksum_holds(block: bytes) -> bool:
     stated = _octal(block[148:156])
     unsigned = sum(block) - sum(block[148:156]) + 8 * 0x20
-    signed = unsigned - 256 * sum(byte > 127 for byte in block[:148] + block[156:])          # old Sun tar summed signed characters
-    return stated is not None and stated in (unsigned, signed)
+    if stated is None or stated == unsigned:
+        return stated is not None
+    return stated == unsigned - 256 * sum(byte > 127 for byte in block[:148] + block[156:])          # old Sun tar summed signed characters
 
 
 def _octal(field: bytes) -> int | None:
@@ -467,7 +472,7 @@ def _add_tar_member(members: dict[str, Member], findings: list[Note], member: Me
     if kind not in REGULAR:
         findings.append(Note("archive.unread", MEDIUM, at, f"members of the kind {kind!r} are not read"))
         return
-    _note_name(member, at, member.name in members, findings)
+    _note_name(member, where, member.name in members, findings)
     members[member.name] = member
 
 

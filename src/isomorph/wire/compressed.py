@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 MEMORY = 64 << 20                          # what an xz stream may ask for its dictionary
 LZ4_UNCOMPRESSED = 1 << 31
+MOST_LZ4 = 1 << 16
 
 
 class Head(NamedTuple):
@@ -37,7 +39,8 @@ def _xz(data: bytes, limit: int) -> bytes:
 
 
 def _lz4(data: bytes, limit: int) -> bytes:
-    """The first blocks of a frame: magic number, descriptor, then a length and data for each block."""
+    """The first 64 KiB of a frame: magic number, descriptor, then a length and data for each block. Plain Python is too slow for more."""
+    limit = min(limit, MOST_LZ4)
     flags, at = data[4], 7
     at += (8 if flags & 8 else 0) + (4 if flags & 1 else 0)
     out = bytearray()
@@ -106,12 +109,16 @@ def begins_compressed(head: bytes) -> bool:
 
 def read(view: memoryview, limit: int) -> Head | None:
     """The first `limit` bytes of what a compressed file holds, None where it is not compressed. Never raises."""
-    head = bytes(view[:6])
+    return _read(bytes(view[:limit]), limit)
+
+
+@lru_cache(maxsize=1)                      # several formats look into the same file
+def _read(data: bytes, limit: int) -> Head | None:
     for start, kind, unpack in KINDS:
-        if not head.startswith(start):
+        if not data.startswith(start):
             continue
         try:
-            return Head(kind, unpack(bytes(view[:limit]), limit) if unpack else b"")
+            return Head(kind, unpack(data, limit) if unpack else b"")
         except (ValueError, OSError, EOFError, IndexError, zlib.error):
             return Head(kind, b"")
     return None

@@ -15,7 +15,7 @@ PLACES = (0, 512, 1024, 2048, 4096, 8192)
 UNDEFINED = (1 << 64) - 1
 LINK_INFO, LINK, ATTRIBUTE, CONTINUATION, SYMBOL_TABLE, ATTRIBUTE_INFO = 0x02, 0x06, 0x0C, 0x10, 0x11, 0x15
 STRING, VARIABLE = 3, 9                    # classes of datatypes
-MOST_MESSAGES, MOST_NODES, MOST_LINKS, LONGEST_NAME = 2_000, 64, 1_000, 1_024
+MOST_MESSAGES, MOST_NODES, MOST_LINKS, MOST_TEXTS, LONGEST_NAME = 1_000, 64, 500, 32, 1_024
 
 
 @dataclass
@@ -32,7 +32,7 @@ class _File:
     """A mapped file and the widths of its addresses and lengths."""
 
     def __init__(self, view: memoryview, where: str):
-        self.view, self.where = view, where
+        self.view, self.where, self.texts = view, where, 0
         self.base = next((at for at in PLACES if bytes(view[at:at + 8]) == SIGNATURE), -1)
         if self.base < 0:
             raise Damaged("there is no HDF5 superblock", where=where)
@@ -151,7 +151,8 @@ def _attribute(file: _File, at: int, size: int) -> tuple[str, str | None]:
 
 def _heap_text(file: _File, length: int, heap: int, index: int) -> str | None:
     """A string of variable length: object `index` of a global heap."""
-    if heap < 0:
+    file.texts += 1
+    if heap < 0 or file.texts > MOST_TEXTS:
         return None
     file.expect(heap, b"GCOL")
     at, end = heap + 8 + file.length, heap + file.number(heap + 8, file.length)
@@ -180,9 +181,9 @@ def _symbols(file: _File, tree: int, heap: int) -> dict[str, int]:
             pending += [file.address(at + file.length + index * (file.length + file.offset)) for index in range(entries)]
             continue
         file.expect(node, b"SNOD")
-        for index in range(file.number(node + 6, 2)):
+        for index in range(min(file.number(node + 6, 2), MOST_LINKS)):
             entry = node + 8 + index * (2 * file.offset + 24)
-            name = file.view[names + file.number(entry, file.offset):][:LONGEST_NAME]
+            name = file.view[max(0, names + file.number(entry, file.offset)):][:LONGEST_NAME]
             links[bytes(name).split(b"\0")[0].decode("utf-8", "replace")] = file.address(entry + file.offset)
     return links
 

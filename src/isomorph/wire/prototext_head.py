@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 MOST_BYTES = 1 << 16
 MOST_TOKENS = 4_000
+DEEPEST = 6                                # fields below this are passed over
 TOKEN = re.compile(rb"""[\s,;]*+(?:\#[^\n]*+\s*+)*+(?:
     (?P<open>[A-Za-z_][\w.]*+)\s*+:?\s*+[{<]
   | (?P<key>[A-Za-z_][\w.]*+)\s*+:\s*+(?:(?P<text>"(?:[^"\\\n]|\\.)*+"|'(?:[^'\\\n]|\\.)*+')|(?P<word>[^\s{}<>\[\],;"']++)|(?P<list>\[))
@@ -33,7 +34,7 @@ def read(text: bytes) -> Head:
         if token is None:
             break
         name = token["open"] or token["key"]
-        if name:
+        if name and len(path) < DEEPEST:
             value = (token["text"] or token["word"] or b"").strip(b"\"'")
             fields.setdefault(".".join([*path, name.decode()]), value.decode("utf-8", "replace"))
         if token["open"]:

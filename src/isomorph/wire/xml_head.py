@@ -5,8 +5,10 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-MOST_BYTES = 8 << 20
-ROOT = re.compile(rb"\A(?:\s|<\?.*?\?>|<!--.*?-->|(?P<doctype><!DOCTYPE[^>\[]*(?:\[.*?\]\s*)?>))*<(?:[\w.-]+:)?(?P<name>[\w.-]+)(?P<rest>[^<>]*)>", re.DOTALL)
+MOST_BYTES = 2 << 20
+# Atomic groups: without them, a head of nothing but comments could be taken apart in exponentially many ways
+PROLOGUE = rb"(?>\s+|<\?.*?\?>|<!--.*?-->|(?P<doctype><!DOCTYPE[^>\[]*(?:\[.*?\]\s*)?>))*+"
+ROOT = re.compile(rb"\A" + PROLOGUE + rb"<(?:[\w.-]+:)?(?P<name>[\w.-]+)(?P<rest>[^<>]*)>", re.DOTALL)
 ATTRIBUTE = re.compile(rb"([\w.:-]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
 
 
@@ -35,11 +37,17 @@ def as_utf8(head: bytes) -> bytes:
 
 
 def elements(view: memoryview, names: Iterable[str]) -> list[str]:
-    """Which of the elements occur in the first 8 MiB outside comments and CDATA, in order of first appearance."""
+    """Which of the elements occur in the first 2 MiB outside comments and CDATA, in order of first appearance."""
     wanted = b"|".join(name.encode() for name in names)
-    search = re.compile(rb"<!--.*?-->|<!\[CDATA\[.*?\]\]>|<(?:[\w.-]+:)?(" + wanted + rb")[\s/>]", re.DOTALL)
+    search = re.compile(rb"<(?:(!--)|(!\[CDATA\[)|(?:[\w.-]++:)?(" + wanted + rb")[\s/>])")
+    text = as_utf8(bytes(view[:MOST_BYTES]))
     found: dict[str, None] = {}
-    for match in search.finditer(as_utf8(bytes(view[:MOST_BYTES]))):
-        if match[1]:
-            found[match[1].decode()] = None
+    match = search.search(text)
+    while match:
+        at = match.end()
+        if match[3]:
+            found[match[3].decode()] = None
+        else:
+            at = text.find(b"-->" if match[1] else b"]]>", at)
+        match = search.search(text, at) if at >= 0 else None
     return list(found)
