@@ -8,10 +8,11 @@ from typing import Any
 
 from isomorph.artifact import Artifact
 from isomorph.errors import IsomorphError, NotRecognised
-from isomorph.formats import _table
+from isomorph.formats import Match, _table
 
 DEEPEST = 16
 MOST_FILES = 20_000
+LONGEST_TEXT = 300
 
 
 def identify(paths: Iterable[str | os.PathLike]) -> list[dict[str, Any]]:
@@ -58,9 +59,21 @@ def _inside(folder: Path, depth: int) -> list[dict[str, Any]]:
     return [row for row in rows if Path(row["path"]) not in companions]
 
 
-def _row(artifact: Artifact, match: Any) -> dict[str, Any]:
-    return {"path": artifact.where, "format": match.format, "version": match.version, "flavour": match.flavour, "holds": match.holds,
-            "bytes": artifact.size, "detail": match.detail, "hint": match.hint}
+def _row(artifact: Artifact, match: Match) -> dict[str, Any]:
+    return {"path": artifact.where, "format": match.format, "version": shown(match.version), "flavour": shown(match.flavour), "holds": match.holds,
+            "bytes": artifact.size, "detail": shown(match.detail), "hint": match.hint}
+
+
+def shown(value: Any) -> Any:
+    """A value read from a file, fit to be printed: text is cut to 300 characters, and characters that steer a terminal or reorder text are escaped."""
+    if isinstance(value, str):
+        text = value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT] + "..."
+        return text if text.isprintable() else "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+    if isinstance(value, dict):
+        return {shown(key) if isinstance(key, str) else key: shown(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [shown(inner) for inner in value]
+    return value
 
 
 def _failed(path: Path, error: IsomorphError) -> dict[str, Any]:

@@ -6,15 +6,33 @@ import time
 from pathlib import Path
 
 import pytest
-from golden.make_identify import CASES, Case, write
+from golden.make_identify import CASES, Case, gguf_file, write
+from zoo import catalogue, zoo
 
 from isomorph.artifact import Artifact
-from isomorph.errors import Damaged, NotRecognised, Unsafe
-from isomorph.formats import _table
+from isomorph.errors import Damaged, NotRecognised, Unsafe, Unsupported, Usage
+from isomorph.formats import Format, Match, _table
 from isomorph.identification import identify
 
 FILES = [case for case in CASES if isinstance(case.make(), bytes) and not case.named]
 OURS = (NotRecognised, Damaged, Unsafe)
+SHARED = next((folder / "shared/data" for folder in Path(__file__).parents if (folder / "shared/data").is_dir()), None)
+# Published models: path, format, flavour, version
+PUBLISHED = (
+    ("mlperf-tiny/ad01.h5", "keras_h5", "model", "2.4.0"),
+    ("mlperf-tiny/ad01_fp32.tflite", "tflite", "float32", "3"),
+    ("mlperf-tiny/ad01_int8.tflite", "tflite", "int8", "3"),
+    ("mlperf-tiny/kws_ref_model.tflite", "tflite", "int8", "3"),
+    ("mlperf-tiny/kws_ref_model_float32.tflite", "tflite", "dynamic range int8", "3"),          # whatever its name says
+    ("tflite-int8/mobilenet_v2_1.0_224_quant.tflite", "tflite", "uint8", "3"),
+    ("tflite-int8/keras_lstm_mnist_ptq.tflite", "tflite", "int8", "3"),
+    ("frozen-graphdef/ae0.pb", "graphdef", "frozen", ""),
+    ("frozen-graphdef/lstm.pb", "graphdef", "frozen", ""),
+    ("rwkv-ggml/tiny-rwkv-4v0-660K-FP16.bin", "ggml", "rwkv", "100"),
+    ("rwkv-ggml/tiny-rwkv-4v0-660K-Q5_1.bin", "ggml", "rwkv", "101"),
+    ("tfjs-e2e/layers_model", "tfjs_layers", "", ""),
+    ("pfa/hipparcos_numerical_10.pfa", "pfa", "JSON", ""),
+)
 each = pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 each_file = pytest.mark.parametrize("case", FILES, ids=lambda case: case.id)
 
@@ -123,3 +141,90 @@ def test_a_missing_file_is_a_row_too(tmp_path: Path) -> None:
 
 def test_every_row_is_covered_by_a_case() -> None:
     assert {case.format for case in CASES} == set(_table.FORMATS)
+
+
+def test_a_folder_lists_its_models_and_leaves_out_companions(tmp_path: Path) -> None:
+    made = {case.make.__name__: case for case in CASES}
+    for name in ("onnx_external", "safetensors_index", "openvino", "saved_model", "hf"):
+        write(made[name], tmp_path)
+    for name in ("b.onnx.data", "model-00001-of-00002.safetensors", "a.bin", "__init__.py", "notes.txt"):
+        (tmp_path / name).write_bytes(b"" if name == "__init__.py" else b"words\n")
+    (tmp_path / "deep/er").mkdir(parents=True)
+    write(made["gguf_3"], tmp_path / "deep/er")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    rows = identify([tmp_path])
+    assert {(str(Path(row["path"]).relative_to(tmp_path)), row["format"]) for row in rows} == {
+        ("b.onnx", "onnx"), ("model.safetensors.index.json", "safetensors"), ("a.xml", "openvino"), ("a", "saved_model"), ("hf", "hf"),
+        ("deep/er/a.gguf", "gguf")}
+
+
+def test_text_of_a_file_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    hostile = "\x1b[2Jevil\u202e\r\n" + "x" * 5000
+    (tmp_path / "a.gguf").write_bytes(gguf_file(3, general__architecture="llama", general__name=hostile))
+    (row,) = identify([tmp_path / "a.gguf"])
+    name = row["detail"]["name"]
+    assert name.isprintable()
+    assert name.startswith("\\u001b[2Jevil\\u202e\\u000d\\u000a")
+    assert len(name) < 400
+
+
+@pytest.mark.parametrize(("data", "words"), [
+    (b"\x89PNG\r\n\x1a\n" + bytes(9), "PNG"), (bytes(5000), "zero bytes"), (b"Dear all,\n", "plain text"), (b'{"a": 1}', "JSON"), (b"<a/>", "XML"),
+    (b"\x7fELF" + bytes(60), "Linux program")])
+def test_what_is_not_recognised_is_described(data: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(data)
+    (row,) = identify([tmp_path / "model.onnx"])
+    assert words in row["error"]["what"]
+    assert "its name says ONNX" in row["error"]["hint"]
+
+
+def test_registry_functions() -> None:
+    assert _table.by_extension("a/b.ONNX") == "onnx"
+    assert _table.by_extension("x.mlpackage") == "coreml"
+    assert _table.by_extension("x.unknown") is None
+    with pytest.raises(Usage, match="'onx'"):
+        _table.get("onx")
+    with pytest.raises(Unsupported, match="TensorRT plan is recognised"):
+        _table.get("tensorrt")
+    for name, row in _table.FORMATS.items():
+        if row.module:
+            assert row.load().name == name
+            assert row.load().extensions == row.extensions, name
+
+
+def test_a_plug_in_adds_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(artifact: Artifact) -> Match | None:
+        return Match("mine", "1") if artifact.head.startswith(b"MINE") else None
+    form = Format("mine", "Mine", (".mine",), "weights", "https://example.org", look)
+    entry = type("Entry", (), {"name": "mine", "value": "mine:FORMAT", "load": lambda self: form})()
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: [entry] if group == "isomorph.formats" else [])
+    _table.plugins.cache_clear()
+    try:
+        (tmp_path / "x").write_bytes(b"MINE, all mine")
+        assert identify([tmp_path / "x"])[0]["format"] == "mine"
+        assert _table.get("mine") is form
+        assert _table.by_extension("x.mine") == "mine"
+    finally:
+        _table.plugins.cache_clear()
+
+
+@pytest.mark.skipif(SHARED is None, reason="the folder shared/data with published models does not stand beside the repository")
+def test_published_models() -> None:
+    rows = {Path(row["path"]).relative_to(SHARED).as_posix(): row for row in identify([SHARED])}
+    assert not [row for row in rows.values() if "error" in row]
+    for path, form, flavour, version in PUBLISHED:
+        row = rows[path]
+        assert (row["format"], row["flavour"], row["version"]) == (form, flavour, version), path
+    pmml = [row for path, row in rows.items() if path.startswith("pmml/") and path.endswith(".pmml")]
+    assert len(pmml) == 25
+    assert all(row["format"] == "pmml" and row["flavour"] and row["version"].startswith("4.") for row in pmml)
+    assert {row["format"] for path, row in rows.items() if path.endswith(".gz")} == {"archive"}
+
+
+@pytest.mark.parametrize("name", list(catalogue()["model"]))
+def test_models_of_the_zoo(name: str) -> None:
+    path = zoo(name)
+    (row,) = identify([path])
+    expected = {".onnx": "onnx", ".tflite": "tflite", ".safetensors": "safetensors", ".jit": "torchscript", ".pb": "saved_model", ".mlmodel": "coreml"}
+    assert row["format"] == expected[path.suffix]
+    assert row["holds"] in ("graph", "weights")

@@ -25,6 +25,6 @@ def identify(artifact: Artifact) -> Match | None:
 
 
 FORMAT = Format(
-    name="torchscript", title="TorchScript", extensions=(".pt", ".jit", ".ts", ".ptl"), holds="graph",
+    name="torchscript", title="TorchScript", extensions=(".jit", ".ts", ".ptl", ".pt"), holds="graph",
     spec="https://github.com/pytorch/pytorch/blob/main/torch/csrc/jit/docs/serialization.md", identify=identify, dialect="torch",
 )

@@ -264,7 +264,7 @@ OPCODES: dict[int, tuple[Reader, Action]] = {
         "S": (_line, lambda m, a: m.push(_quoted(a))),
         "T": (_counted("<i", _text), _push),
         "U": (_counted("<B", _text), _push),
-        "V": (_line, lambda m, a: m.push(_text(a))),
+        "V": (_line, lambda m, a: m.push(a.decode("raw_unicode_escape", "replace"))),
         "X": (_counted("<I", _text), _push),
         "\x8c": (_counted("<B", _text), _push),
         "\x8d": (_counted("<Q", _text), _push),
