@@ -93,7 +93,8 @@ def fixed(operator: str, scale: float, zero: dict[str, int], shape: tuple = (3, 
 
 
 def pair(operator: str, reach: float, right: tuple = (3, 5, 7), **attributes: Any) -> Built:
-    return lambda g, dtype: getattr(g, operator)(feed(g, dtype, 3, 5, 7), feed(g, dtype, *right, reach=1.0), out=result(g, dtype, 3, 5, 7, reach=reach), **attributes)
+    return lambda g, dtype: getattr(g, operator)(feed(g, dtype, 3, 5, 7), feed(g, dtype, *right, reach=1.0), out=result(g, dtype, 3, 5, 7, reach=reach),
+                                                 **attributes)
 
 
 def pool(operator: str) -> Built:

@@ -236,6 +236,37 @@ def branches(g: Graph) -> Any:
     return g.STABLEHLO_CASE(g.const(np.int32(1)), g.input(F, 2, 3), out=(F, 2, 3), branches=graphs)
 
 
+def sparse_embedding(combiner: str) -> Callable[[Graph], Any]:
+    return lambda g: g.EMBEDDING_LOOKUP_SPARSE(g.const([3, 0, 2, 2]), g.const(np.int32([[0, 0], [0, 2], [2, 0], [2, 1]])), g.const([4, 3]), g.input(F, 4),
+                                               g.const(weights(5, 6)), out=(F, 4, 6), combiner=combiner)
+
+
+def windowed(target: str, dtype: str = F) -> Callable[[Graph], Any]:
+    def build(g: Graph) -> Any:
+        body = Graph("body")
+        x, y = body.input(dtype), body.input(dtype)
+        inner = body.graph(getattr(body, target)(x, y, out=(dtype,)))
+        return g.STABLEHLO_REDUCE_WINDOW(g.input(dtype, 5, 7), g.const(np.zeros((), np.dtype(dtype))), out=(dtype, 6, 4), body=inner, window_dimensions=[2, 3],
+                                         window_strides=[1, 2], base_dilations=[1, 1], window_dilations=[2, 1], padding=[1, 2, 1, 1])
+    return build
+
+
+def gathered(g: Graph) -> Any:
+    return g.STABLEHLO_GATHER(g.input(F, 3, 4, 2), g.const(np.int64([[[0, 0], [1, 0], [2, 1]], [[0, 1], [1, 1], [0, 9]]])), out=(F, 2, 3, 2, 2),
+                              offset_dims=[2, 3], collapsed_slice_dims=[0], start_index_map=[1, 0], index_vector_dim=2, slice_sizes=[1, 2, 2])
+
+
+def scattered(target: str) -> Callable[[Graph], Any]:
+    def build(g: Graph) -> Any:
+        body = Graph("body")
+        x, y = body.input(F), body.input(F)
+        inner = body.graph(getattr(body, target)(x, y, out=(F,))) if target else body.graph(y)
+        return g.STABLEHLO_SCATTER(g.input(F, 3, 4, 2), g.const(np.int64([[[0, 2], [1, 0], [2, 1]], [[0, 1], [1, 0], [0, 2]]])), g.input(F, 2, 3, 2, 2),
+                                   out=(F, 3, 4, 2), update_window_dims=[2, 3], inserted_window_dims=[0], scatter_dims_to_operand_dims=[1, 0],
+                                   index_vector_dim=2, update_computation=inner)
+    return build
+
+
 ROWS: dict[str, Case] = {name: case if isinstance(case, Case) else Case(case) for name, case in {
     **{name: unary(name) for name in ("ABS", "FLOOR", "CEIL", "ROUND", "NEG", "SIN", "COS", "EXP", "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "ELU",
         "TANH",
@@ -388,6 +419,12 @@ ROWS: dict[str, Case] = {name: case if isinstance(case, Case) else Case(case) fo
     "STABLEHLO_COMPOSITE": composite, "STABLEHLO_CASE": branches,
     **{f"STABLEHLO_{name}": binary(f"STABLEHLO_{name}", right=(2, 3, 4)) for name in ("ADD", "MULTIPLY", "MAXIMUM", "MINIMUM")},
     "STABLEHLO_SHIFT_LEFT": lambda g: g.STABLEHLO_SHIFT_LEFT(g.input(N, 3, 4), g.const(np.tile(np.int32([0, 1, 3, 9]), (3, 1))), out=(N, 3, 4)),
+    **{f"EMBEDDING_LOOKUP_SPARSE:{name}": sparse_embedding(name) for name in ("SUM", "MEAN", "SQRTN")},
+    "HASHTABLE_LOOKUP": lambda g: g.HASHTABLE_LOOKUP(g.const([7, 2, 30]), g.const([2, 5, 7]), g.input(F, 3, 4), outs=[(F, 3, 4), ("uint8", 3)]),
+    "STABLEHLO_REDUCE_WINDOW": windowed("ADD"), "STABLEHLO_REDUCE_WINDOW:max": windowed("MAXIMUM"), "STABLEHLO_REDUCE_WINDOW:int": windowed("MINIMUM", N),
+    "REDUCE_WINDOW": lambda g: g.REDUCE_WINDOW(g.input(F, 5, 7), g.const(np.float32(0)), g.const(np.int64([2, 3])), g.const(np.int64([1, 2])),
+                                               g.const(np.int64([2, 1])), out=(F, 3, 3), reduce_function="ADD"),
+    "STABLEHLO_GATHER": gathered, "STABLEHLO_SCATTER": scattered("STABLEHLO_ADD"), "STABLEHLO_SCATTER:update": scattered(""),
     "STABLEHLO_PAD": lambda g: g.STABLEHLO_PAD(g.input(F, 3, 4), g.const(np.float32(9)), out=(F, 6, 10), edge_padding_low=[1, -1], edge_padding_high=[0, 1],
                                                interior_padding=[1, 2]),
     "DILATE": lambda g: g.DILATE(g.input(F, 3, 4), g.const([2, 3]), g.const(np.float32(7)), out=(F, 5, 10)),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from isomorph.dialects._lower import rewrite
-from isomorph.dialects.tflite import control, detection, recurrent, spectra  # noqa: F401    their rules stand in the same table
+from isomorph.dialects.tflite import control, detection, recurrent, spectra, stablehlo  # noqa: F401    their rules stand in the same table
 from isomorph.dialects.tflite.settle import settle
 from isomorph.dialects.tflite.to_onnx import to_onnx
 from isomorph.dialects.tflite.unfold import Resources, lift_states, unfold_quantization, values_of

@@ -262,18 +262,6 @@ def right_shift(op, x, y):
     return op.Cast(op.Div(op.Sub(a, op.Mod(a, power)), power), to=x.dtype)
 
 
-@to_onnx("STABLEHLO_SHIFT_LEFT")
-def shift_left(op, x, y):
-    """On the bits of two's complement, 64 wide; casting back cuts off what is too much."""
-    shifted = op.BitShift(*(op.Cast(op.Cast(value, to=INT64), to=ir.DataType.UINT64) for value in (x, y)), direction="LEFT")
-    return op.Cast(shifted, to=x.dtype)
-
-
-@to_onnx("STABLEHLO_AND")
-def stablehlo_and(op, x, y):
-    return op.And(x, y) if x.dtype == BOOL else op.BitwiseAnd(x, y)
-
-
 @to_onnx("SELECT")
 def select(op, condition, x, y):
     """A vector condition chooses whole rows."""
@@ -577,6 +565,33 @@ def l2_normalization(op, x, *, fused_activation_function="NONE"):
 @to_onnx("EMBEDDING_LOOKUP")
 def embedding_lookup(op, ids, table):
     return op.Gather(table, ids, axis=0)
+
+
+@to_onnx("EMBEDDING_LOOKUP_SPARSE")
+def embedding_lookup_sparse(op, ids, places, shape, weights, table, *, combiner="SUM"):
+    """Weighs rows of the table and adds what has the same place; the last coordinate only tells entries apart."""
+    def summed(values: ir.Value, dims: ir.Value) -> ir.Value:
+        return op.ScatterND(op.ConstantOfShape(dims), bucket, values, reduction="add")
+    rank = op.of(table)[0]
+    bucket, buckets = op.Slice(longs(op, places), [0], [-1], [1]), op.Slice(longs(op, shape), [0], [-1], [0])
+    columns = op.Unsqueeze(weights, list(range(1, rank)))
+    total = summed(op.Mul(op.Gather(table, ids, axis=0), columns), op.Concat(buckets, op.Shape(table, start=1), axis=0))
+    if combiner == "SUM":
+        return total
+    norm = summed(weights, buckets) if combiner == "MEAN" else op.Sqrt(summed(op.Mul(weights, weights), buckets))
+    norm = op.Where(op.Equal(norm, 0.0), op.const(np.float32(1)), norm)
+    return op.Div(total, op.Unsqueeze(norm, list(range(-rank + 1, 0))))
+
+
+@to_onnx("HASHTABLE_LOOKUP")
+def hashtable_lookup(op, wanted, keys, values):
+    """Rows of the keys that are there, zeros for others, and which were."""
+    equal = op.Cast(op.Equal(op.Unsqueeze(wanted, [1]), op.Unsqueeze(keys, [0])), to=INT32)
+    rows = op.Gather(values, op.ArgMax(equal, axis=1, keepdims=0), axis=0)
+    hits = op.Cast(op.ReduceMax(equal, [1], keepdims=0), to=BOOL)
+    nothing = op.const(np.asarray("" if values.dtype == ir.DataType.STRING else 0, values.dtype.numpy()))
+    found = op.Unsqueeze(hits, list(range(1, op.of(values)[0]))) if op.of(values)[0] > 1 else hits
+    return op.Where(found, rows, nothing), op.Cast(hits, to=ir.DataType.UINT8)
 
 
 # ---- reductions
@@ -1034,35 +1049,3 @@ def random_standard_normal(op, shape, *, seed=0, seed2=0):
 def multinomial(op, logits, count: Int, *, seed=0, seed2=0):
     op.lose("values.random", "random numbers of the same distribution, but other ones")
     return op.Cast(op.Multinomial(logits, sample_size=count, dtype=INT32, seed=float(seed) or None), to=op.outputs[0].dtype)
-
-
-# ---- StableHLO
-
-
-@to_onnx("STABLEHLO_PAD")
-def stablehlo_pad(op, x, value, *, edge_padding_low=(), edge_padding_high=(), interior_padding=()):
-    """Between the elements, then at the edges; negative pads cut."""
-    y = dilated(op, x, [inner + 1 for inner in interior_padding], value)
-    pads = op.const([*edge_padding_low, *edge_padding_high])
-    a, filler = wide(op, y, value)
-    return narrow(op, op.Pad(a, pads, filler), x)
-
-
-@to_onnx("DILATE")
-def dilate(op, x, dilations: Ints, value):
-    return dilated(op, x, list(dilations), value)
-
-
-def dilated(op: Builder, x: ir.Value, dilations: Sequence[int], value: ir.Value) -> ir.Value:
-    """Sets `dilation - 1` copies of `value` between neighbours along each axis: pads a new axis, folds it in, cuts what follows the last."""
-    rank, _ = op.of(x)
-    y, *filler = wide(op, x, value)
-    for axis, dilation in enumerate(dilations):
-        if dilation > 1:
-            sizes = [size(op, x, other) if other >= axis else None for other in range(rank)]
-            pads = [0] * (2 * rank + 2)
-            pads[rank + 1 + axis + 1] = dilation - 1
-            y = op.Pad(op.Unsqueeze(y, [axis + 1]), pads, *filler)
-            y = op.Reshape(y, sizes_of(op, *[0] * axis, times(op, sizes[axis], dilation), *sizes[axis + 1:]))
-            y = op.Slice(y, [0], [-(dilation - 1)], [axis])
-    return narrow(op, y, x)
