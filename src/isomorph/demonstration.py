@@ -77,7 +77,7 @@ def _row(name: str, folder: Path, images: np.ndarray, labels: np.ndarray, wanted
         made.run(path, force=True, verify=False, progress=progress)
         size = Artifact.open(path).size
         if form.holds == "weights":
-            greatest = differences(NETWORK, path)
+            greatest = differences(Subject(NETWORK), Subject(path))
             return Row(name, size, None, greatest, "re-read", "weights only", time.perf_counter() - start, "" if greatest == 0 else "weights differ")
         probabilities, proof, runtime = _probabilities(path, images)
     except Exception as error:                  # one format that fails must not hide the others

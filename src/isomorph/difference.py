@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from isomorph.inspection import inspect
 from isomorph.report import Report, Severity
+from isomorph.tensors import dims_of, type_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +61,7 @@ def _value_changes(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[dic
     changes = []
     for name, tensor in one.items():
         twin = other.get(name)
-        if twin is None or int(twin.dtype) != int(tensor.dtype) or tuple(twin.shape) != tuple(tensor.shape):
+        if twin is None or type_of(twin) != type_of(tensor) or dims_of(twin) != dims_of(tensor):
             continue
         a, b = tensor.numpy(), twin.numpy()
         if a.dtype.kind not in "OSU" and a.tobytes() != b.tobytes():

@@ -1,6 +1,7 @@
 """What stands in a model file: inputs, outputs, operators, tensors, metadata. Weights are described without being read."""
 from __future__ import annotations
 
+import math
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +9,7 @@ from isomorph.artifact import Artifact
 from isomorph.errors import Unsupported
 from isomorph.formats import _table
 from isomorph.report import Report
-from isomorph.tensors import BITS, NAME, TYPES
+from isomorph.tensors import BITS, NAME, TYPES, dims_of, type_of
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -49,7 +50,7 @@ def inspect(source: Any, *, graph: bool = False) -> Report:
 
 def _describe_weights(content: Checkpoint, report: Report) -> None:
     tensors = [_tensor(name, tensor) for name, tensor in content.items()]
-    report.facts |= {"parameters": sum(tensor.size for tensor in content.values()), "tensors": tensors}
+    report.facts |= {"parameters": sum(math.prod(dims_of(tensor)) for tensor in content.values()), "tensors": tensors}
 
 
 def _describe_graph(content: Model, report: Report, nodes: bool) -> None:
@@ -66,8 +67,8 @@ def _describe_graph(content: Model, report: Report, nodes: bool) -> None:
 
 
 def _tensor(name: str, tensor: Any) -> dict[str, Any]:
-    return {"name": name, "dtype": _type_name(int(tensor.dtype)), "shape": [int(dim) for dim in tensor.shape],
-            "bytes": (tensor.size * BITS[int(tensor.dtype)] + 7) // 8}
+    number = type_of(tensor)
+    return {"name": name, "dtype": _type_name(number), "shape": list(dims_of(tensor)), "bytes": (math.prod(dims_of(tensor)) * BITS[number] + 7) // 8}
 
 
 def _type_name(number: int) -> str:

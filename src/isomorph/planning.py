@@ -17,7 +17,7 @@ from isomorph.formats import Format, Match, _table
 from isomorph.model import Checkpoint, Model, operators, weights
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Finding, Report, Severity
-from isomorph.tensors import BITS, NUMBER, lazily, numpy_type
+from isomorph.tensors import BITS, NUMBER, lazily, numpy_type, type_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,9 +102,6 @@ class Plan:
 
     def _prove(self, report: Report, path: Path, timeout: float, progress: Progress) -> None:
         from isomorph import verification
-        if isinstance(self.result, Checkpoint) and self.match.holds == "graph":
-            report.add("verify.weights-only", Severity.INFO, str(path), "only weights were written, so there is nothing to run: the file was not verified")
-            return
         try:
             proof = verification.verify(self.source if self.source.path is None else self.source.path, path, timeout=timeout, progress=progress,
                                         inputs=self._input_shapes())
@@ -226,10 +223,10 @@ def _stored_as(content: Checkpoint, dtype: str, findings: list[Finding]) -> Chec
     number, floats = NUMBER[DTYPES[dtype]], {NUMBER[name] for name in DTYPES.values()}
     tensors, narrowed = {}, []
     for name, tensor in content.items():
-        if int(tensor.dtype) not in floats or int(tensor.dtype) == number:
+        if type_of(tensor) not in floats or type_of(tensor) == number:
             tensors[name] = tensor
             continue
-        narrowed += [name] if BITS[number] < BITS[int(tensor.dtype)] else []
+        narrowed += [name] if BITS[number] < BITS[type_of(tensor)] else []
         tensors[name] = lazily(_cast_to(numpy_type(number)), tensor, element_type=number, name=name)
     if narrowed:
         findings.append(Finding("weights.narrowed", Severity.LOW, narrowed[0], f"{len(narrowed)} tensors are stored as {dtype}"))

@@ -112,6 +112,16 @@ class Tensor:
         return f"{type(self).__name__}<{NAME[self.element_type]},{list(self.dims)}>({self.name!r})"
 
 
+def type_of(tensor: Any) -> int:
+    """The number of the element type of a tensor of ours or of onnx-ir, without importing onnx-ir for ours."""
+    return tensor.element_type if isinstance(tensor, Tensor) else int(tensor.dtype)
+
+
+def dims_of(tensor: Any) -> tuple[int, ...]:
+    """The dimensions of a tensor of ours or of onnx-ir, likewise."""
+    return tensor.dims if isinstance(tensor, Tensor) else tuple(int(dim) for dim in tensor.shape)
+
+
 class SliceTensor(Tensor):
     """Packed little-endian data inside a mapping. Raises `Damaged` where the bytes are not exactly those of the shape."""
 

@@ -11,7 +11,7 @@ from commandline import SOURCE, isomorph
 
 from isomorph.cli import COMMANDS
 
-HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "sympy", "ai_edge_litert", "rich")
+HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "sympy.core", "ai_edge_litert", "rich")
 
 
 def imported(code: str) -> set[str]:
@@ -25,6 +25,12 @@ def imported(code: str) -> set[str]:
                                   "from isomorph.cli import run; run(['convert', '--help'])", "import isomorph; dir(isomorph)"])
 def test_help_and_errors_import_nothing_heavy(code):
     assert imported(code) == set()
+
+
+def test_weights_are_inspected_without_the_graph_library(digits):
+    isomorph("convert", "digits.onnx", "digits.safetensors", "--no-verify", folder=digits)
+    for flags in ("[]", "['--tensors']", "['--json']"):
+        assert imported(f"from isomorph.cli import run; run(['inspect', {str(digits / 'digits.safetensors')!r}] + {flags})") == set()
 
 
 def test_the_measure_of_imports_sees_them():

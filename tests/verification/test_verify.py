@@ -98,12 +98,10 @@ def test_a_model_that_takes_no_inputs_says_how_to_give_some(tmp_path):
     assert "--input" in error.value.hint
 
 
-def test_weights_are_not_run_and_not_compared_with_graphs(tmp_path):
+def test_weights_are_not_run(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.ones(3))
     with pytest.raises(Unsupported, match="nothing to run"):
         isomorph.run(tmp_path / "a.npz")
-    with pytest.raises(Usage, match="one holds a graph"):
-        isomorph.verify(DIGITS, tmp_path / "a.npz")
 
 
 def test_bench_states_what_it_measured():
@@ -144,3 +142,18 @@ def test_variables_that_became_outputs_are_left_out(tmp_path):
         report = isomorph.verify(*pair)
         assert [finding.code for finding in report.findings] == ["verify.state"]
         assert [output["name"] for output in report.facts["outputs"]] == ["y"]
+
+
+def test_weights_are_compared_one_by_one(tmp_path):
+    report = isomorph.convert(DIGITS, tmp_path / "digits.safetensors")
+    assert report.facts["verified"] == "re-read"
+    assert [finding.code for finding in report.findings] == ["graph.dropped"]
+    assert len(report.facts["outputs"]) == 8
+    isomorph.convert(tmp_path / "digits.safetensors", tmp_path / "half.npz", dtype="fp16")
+    assert isomorph.verify(tmp_path / "digits.safetensors", tmp_path / "half.npz").facts["passed"]
+    changed = isomorph.verify(changed_digits(tmp_path / "other.onnx", "weight"), tmp_path / "digits.safetensors")
+    assert [output["name"] for output in changed.facts["outputs"] if not output["passed"]] == ["conv2.weight"]
+    np.savez(tmp_path / "one.npz", **{"conv1.bias": np.zeros(16, np.float32), "more": np.zeros(1)})
+    reasons = {output["name"]: output["reason"] for output in isomorph.verify(DIGITS, tmp_path / "one.npz").facts["outputs"]}
+    assert reasons["more"] == "only the second file has it"
+    assert reasons["conv2.bias"] == "only the first file has it"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from isomorph import runtime
-from isomorph.errors import Crashed, Mismatch, Unsupported, Usage
+from isomorph.errors import Crashed, Mismatch, Unsupported
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Report, Severity
 from isomorph.runtime.pipe import element_dtype
@@ -29,16 +29,15 @@ def verify(first: Any, second: Any, *, inputs: Mapping[str, Given] | None = None
            rtol: float | None = None, seed: int = 0, timeout: float = 300.0, bisect: bool = False, progress: Progress = SILENT) -> Report:
     """Compares two model files, given as paths. Facts: `passed`, `outputs` (see `Comparison`), `inputs`, `first`, `second`; with `bisect` also `bisection`.
 
-    Graphs are run; weights are compared tensor by tensor. `inputs` gives arrays, shapes or values by the names of `first`, the rest is random from `seed`.
+    Graphs are run; where one file holds weights only, weights are compared tensor by tensor. `inputs` gives arrays, shapes or values by the names of
+    `first`, the rest is random from `seed`.
     `sizes` fixes symbolic dimensions by name. `atol` and `rtol` replace the tolerance that follows from types and operators.
     """
     one, other = Subject(first), Subject(second)
     report = Report(f"{one.where} and {other.where}")
-    if not one.holds_graph and not other.holds_graph:
+    if not other.holds_graph or not one.holds_graph:
         from isomorph.verification import weights
         return weights.verify(one, other, report, _explicit(atol, rtol))
-    if not (one.holds_graph and other.holds_graph):
-        raise Usage(f"{one.format.title} and {other.format.title} cannot be compared: one holds a graph, the other only weights", where=report.subject)
     _verify_graphs(one, other, report, inputs or {}, sizes or {}, _explicit(atol, rtol), seed, timeout, progress)
     if bisect and not report.facts["passed"]:
         from isomorph.verification.bisection import bisect as first_difference

@@ -6,7 +6,7 @@ import math
 from isomorph import model
 from isomorph.model import Checkpoint
 from isomorph.report import Report, Severity
-from isomorph.tensors import NAME
+from isomorph.tensors import NAME, dims_of, type_of
 from isomorph.verification.compare import Comparison, Tolerance, compare
 from isomorph.verification.subject import Subject
 
@@ -15,12 +15,10 @@ NARROWING = {"FLOAT16": 1e-3, "BFLOAT16": 1e-2, "FLOAT8E4M3FN": 0.1, "FLOAT8E5M2
 
 
 def verify(one: Subject, other: Subject, report: Report, explicit: Tolerance | None) -> Report:
-    """Adds the facts `passed` and `outputs` to the report: one row a tensor."""
-    first, second = one.content, other.content
-    assert isinstance(first, Checkpoint)
-    assert isinstance(second, Checkpoint)
+    """Adds the facts `passed` and `outputs` to the report: one row a tensor. Of a graph, its weights count."""
+    first, second = tensors(one), tensors(other)
     rows = [_compared(name, first, second, explicit) for name in first]
-    rows += [Comparison(name, NAME[int(second[name].dtype)].lower(), tuple(second[name].shape), False, "exact", reason="only the second file has it")
+    rows += [Comparison(name, NAME[type_of(second[name])].lower(), dims_of(second[name]), False, "exact", reason="only the second file has it")
              for name in second if name not in first]
     for row in rows:
         if not row.passed:
@@ -33,20 +31,24 @@ def verify(one: Subject, other: Subject, report: Report, explicit: Tolerance | N
     return report
 
 
+def tensors(subject: Subject) -> Checkpoint:
+    """The weights of a file, of a graph those that stand in it as initializers."""
+    content = subject.content
+    return content if isinstance(content, Checkpoint) else model.weights(content)
+
+
 def _compared(name: str, first: Checkpoint, second: Checkpoint, explicit: Tolerance | None) -> Comparison:
     want = first[name]
     if name not in second:
-        return Comparison(name, NAME[int(want.dtype)].lower(), tuple(want.shape), False, "exact", reason="only the first file has it")
+        return Comparison(name, NAME[type_of(want)].lower(), dims_of(want), False, "exact", reason="only the first file has it")
     have = second[name]
-    types = {NAME[int(want.dtype)], NAME[int(have.dtype)]}
-    narrowed = Tolerance(share=max((NARROWING.get(kind, 0.0) for kind in types), default=0.0), reason=f"stored as {NAME[int(have.dtype)].lower()}")
+    types = {NAME[type_of(want)], NAME[type_of(have)]}
+    narrowed = Tolerance(share=max((NARROWING.get(kind, 0.0) for kind in types), default=0.0), reason=f"stored as {NAME[type_of(have)].lower()}")
     return compare(name, want.numpy(), have.numpy(), explicit or (narrowed if len(types) > 1 else Tolerance()), runtime="isomorph", proof="re-read")
 
 
-def differences(graph: object, weights: object) -> float:
-    """The greatest absolute difference between the weights of a graph and those of a file that holds weights only. Infinite where one is absent."""
-    one, other = Subject(graph).content, Subject(weights).content
-    first = one if isinstance(one, Checkpoint) else model.weights(one)
-    assert isinstance(other, Checkpoint)
-    rows = [_compared(name, first, other, None) for name in first]
+def differences(one: Subject, other: Subject) -> float:
+    """The greatest absolute difference between the weights of two files. Infinite where one is absent."""
+    first, second = tensors(one), tensors(other)
+    rows = [_compared(name, first, second, None) for name in first]
     return max((math.inf if row.max_abs is None else row.max_abs for row in rows), default=0.0)
