@@ -2,6 +2,7 @@
 
 A case counts when it passes as it is, or with its auxiliary inputs (axes, shapes, weights, scales) made initializers, as they are in real models.
 """
+
 from __future__ import annotations
 
 import subprocess
@@ -21,12 +22,83 @@ from isomorph.runtime import pipe
 
 RELATIVE, ABSOLUTE_OF_SCALE = 1e-3, 1e-5
 # Formal input names that real models keep as constants. Data, states, indices and masks are not among them.
-AUXILIARY = {"axes", "axis", "shape", "scales", "sizes", "roi", "pads", "constant_value", "repeats", "starts", "ends", "steps", "split", "k", "K", "depth", "values",
-             "W", "R", "B", "P", "w", "weight", "scale", "bias", "b_scale", "b_zero_point", "a_scale", "a_zero_point", "y_scale", "y_zero_point", "x_scale",
-             "x_zero_point", "w_scale", "w_zero_point", "mean", "var", "input_mean", "input_var", "min", "max", "output_shape", "image_shape", "block_shape",
-             "size", "dft_length", "frame_length", "frame_step", "window", "max_output_boxes_per_class", "iou_threshold", "score_threshold", "slope", "M",
-             "sequence_lens", "condition", "zero_point", "to", "new_shape", "start", "limit", "delta", "num_mel_bins", "sample_rate", "lower_edge_hertz",
-             "upper_edge_hertz", "rois", "batch_indices", "cos_cache", "sin_cache", "scale_factor", "pooled_shape", "trip_count", "ratio", "training_mode"}
+AUXILIARY = {
+    "axes",
+    "axis",
+    "shape",
+    "scales",
+    "sizes",
+    "roi",
+    "pads",
+    "constant_value",
+    "repeats",
+    "starts",
+    "ends",
+    "steps",
+    "split",
+    "k",
+    "K",
+    "depth",
+    "values",
+    "W",
+    "R",
+    "B",
+    "P",
+    "w",
+    "weight",
+    "scale",
+    "bias",
+    "b_scale",
+    "b_zero_point",
+    "a_scale",
+    "a_zero_point",
+    "y_scale",
+    "y_zero_point",
+    "x_scale",
+    "x_zero_point",
+    "w_scale",
+    "w_zero_point",
+    "mean",
+    "var",
+    "input_mean",
+    "input_var",
+    "min",
+    "max",
+    "output_shape",
+    "image_shape",
+    "block_shape",
+    "size",
+    "dft_length",
+    "frame_length",
+    "frame_step",
+    "window",
+    "max_output_boxes_per_class",
+    "iou_threshold",
+    "score_threshold",
+    "slope",
+    "M",
+    "sequence_lens",
+    "condition",
+    "zero_point",
+    "to",
+    "new_shape",
+    "start",
+    "limit",
+    "delta",
+    "num_mel_bins",
+    "sample_rate",
+    "lower_edge_hertz",
+    "upper_edge_hertz",
+    "rois",
+    "batch_indices",
+    "cos_cache",
+    "sin_cache",
+    "scale_factor",
+    "pooled_shape",
+    "trip_count",
+    "ratio",
+    "training_mode",
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +123,7 @@ def cases() -> dict[str, Case]:
     """All node tests of the installed onnx package."""
     warnings.simplefilter("ignore")
     from onnx.backend.test.case.node import collect_testcases
+
     found = {}
     for case in collect_testcases(None):
         data = [([_array(x) for x in inputs], [_array(x) for x in outputs]) for inputs, outputs in case.data_sets]
@@ -97,13 +170,36 @@ def auxiliary(case: Case) -> set[str]:
             continue
         for index, name in enumerate(node.input):
             formal = schema.inputs[min(index, len(schema.inputs) - 1)].name
-            (found if (formal in AUXILIARY and index > 0) or formal in ("shape", "start", "limit", "delta", "num_mel_bins") or _is_weight(node.op_type, index) else data).add(name)
+            (
+                found
+                if (formal in AUXILIARY and index > 0) or formal in ("shape", "start", "limit", "delta", "num_mel_bins") or _is_weight(node.op_type, index)
+                else data
+            ).add(name)
     return (found - data) & graph_inputs
 
 
 def _is_weight(op_type: str, index: int) -> bool:
-    return index > 0 and op_type in ("Conv", "ConvTranspose", "ConvInteger", "QLinearConv", "Gemm", "MatMul", "MatMulInteger", "QLinearMatMul", "LSTM", "GRU", "RNN", "BatchNormalization",
-                                     "InstanceNormalization", "LayerNormalization", "GroupNormalization", "PRelu", "QuantizeLinear", "DequantizeLinear", "DeformConv")
+    return index > 0 and op_type in (
+        "Conv",
+        "ConvTranspose",
+        "ConvInteger",
+        "QLinearConv",
+        "Gemm",
+        "MatMul",
+        "MatMulInteger",
+        "QLinearMatMul",
+        "LSTM",
+        "GRU",
+        "RNN",
+        "BatchNormalization",
+        "InstanceNormalization",
+        "LayerNormalization",
+        "GroupNormalization",
+        "PRelu",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "DeformConv",
+    )
 
 
 def equal(got: Any, expected: Any) -> str:
@@ -115,7 +211,9 @@ def equal(got: Any, expected: Any) -> str:
     if got.shape != expected.shape:
         return f"shape {got.shape} instead of {expected.shape}"
     if expected.dtype.kind in "OSU":
-        same = [x.decode() if isinstance(x, bytes) else str(x) for x in got.ravel()] == [x.decode() if isinstance(x, bytes) else str(x) for x in expected.ravel()]
+        same = [x.decode() if isinstance(x, bytes) else str(x) for x in got.ravel()] == [
+            x.decode() if isinstance(x, bytes) else str(x) for x in expected.ravel()
+        ]
         return "" if same else "different text"
     if got.dtype != expected.dtype:
         return f"dtype {got.dtype} instead of {expected.dtype}"
@@ -142,9 +240,14 @@ class Runner:
     def __call__(self, path: Path, feeds: dict[str, np.ndarray], **options: Any) -> dict[str, Any]:
         """Outputs by name. Raises RuntimeError with what the runtime said, or that it died."""
         if self.process is None or self.process.poll() is not None:
-            self.process = subprocess.Popen([sys.executable, "-m", "isomorph.runtime.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "isomorph.runtime.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
         try:
-            for request in ({"do": "load", "with": {"module": self.module, "path": str(path), "threads": 1, "options": options}}, {"do": "run", "with": {"feeds": feeds}}):
+            for request in (
+                {"do": "load", "with": {"module": self.module, "path": str(path), "threads": 1, "options": options}},
+                {"do": "run", "with": {"feeds": feeds}},
+            ):
                 pipe.send(self.process.stdin, request)
                 answer = pipe.receive(self.process.stdout)
                 if "error" in answer:

@@ -3,6 +3,7 @@
 What cannot be carried stands in `cannot.toml`, each row with a category and a reason. A case that passes although it is listed fails here too,
 so that the list, and the public matrix made from it, stay true.
 """
+
 from __future__ import annotations
 
 import runpy
@@ -63,6 +64,7 @@ def test_runs_in_litert(name, litert, tmp_path):
         model = from_hub(onnx.read(Artifact.open(proto.SerializeToString())), "tflite")
         tflite.write(model, tmp_path / "model.tflite", force=True)
         return tmp_path / "model.tflite"
+
     judge(name, "tflite", node_cases.attempt(node_cases.cases()[name], convert, litert))
 
 
@@ -73,6 +75,7 @@ def test_comes_back_to_onnx(name, ort, tmp_path):
         tflite.write(model, tmp_path / "model.tflite", force=True)
         onnx.write(to_hub(tflite.read(Artifact.open(tmp_path / "model.tflite"))), tmp_path / "back.onnx", force=True)
         return tmp_path / "back.onnx"
+
     judge(name, "tflite-onnx", node_cases.attempt(node_cases.cases()[name], convert, ort))
 
 

@@ -5,6 +5,7 @@ parameters are inputs, keyword-only parameters are attributes with the schema's 
 `**rest` names attributes that do not matter. An input annotated `Ints`, `Floats`, `Int`, `Float` or `Array` must be a constant.
 `rewrite` applies a mapping in place, collects every operator that cannot be mapped, and names the source on every node it makes.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -44,9 +45,9 @@ class Rule:
     """A mapping function with its signature taken apart once."""
 
     function: Callable[..., Any]
-    inputs: list[tuple[str, bool, Callable | None]] = field(default_factory=list)     # name, required, constant conversion
+    inputs: list[tuple[str, bool, Callable | None]] = field(default_factory=list)  # name, required, constant conversion
     variadic: bool = False
-    attributes: dict[str, Any] = field(default_factory=dict)                            # name -> default, inspect._empty where required
+    attributes: dict[str, Any] = field(default_factory=dict)  # name -> default, inspect._empty where required
     ignores_rest: bool = False
 
     def __post_init__(self) -> None:
@@ -78,14 +79,17 @@ class Mapping:
             for name in names:
                 self.rules[self._key(name)] = Rule(function)
             return function
+
         return register
 
     def same(self, names: dict[str, str]) -> None:
         """Operators that only change their name: inputs, and attributes of the same meaning, go over as they are."""
         for source, target in names.items():
+
             def rename(op: Builder, *inputs: ir.Value | None, _target: str = target) -> Any:
                 attributes = {name: attribute.value for name, attribute in op.node.attributes.items()}
                 return op.make(_target, inputs, attributes, outputs=len(op.node.outputs))
+
             self.rules[self._key(source)] = Rule(rename, variadic=True)
             self.rules[self._key(source)].inputs, self.rules[self._key(source)].attributes = [], {}
 
@@ -120,10 +124,20 @@ class Builder:
 
         def make(*inputs: Any, _outputs: int = 1, _domain: str | None = None, _dtype: Any = None, _shape: Any = None, **attributes: Any) -> Any:
             return self.make(op_type, inputs, attributes, outputs=_outputs, domain=_domain, dtype=_dtype, shape=_shape)
+
         return make
 
-    def make(self, op_type: str, inputs: Iterable[Any], attributes: dict[str, Any], *, outputs: int = 1, domain: str | None = None,
-             dtype: Any = None, shape: Any = None) -> Any:
+    def make(
+        self,
+        op_type: str,
+        inputs: Iterable[Any],
+        attributes: dict[str, Any],
+        *,
+        outputs: int = 1,
+        domain: str | None = None,
+        dtype: Any = None,
+        shape: Any = None,
+    ) -> Any:
         """Appends a node and returns its output, or the tuple of them. Arrays and numbers given as inputs become constants of the first input's type."""
         domain = self.domain if domain is None else domain
         given = list(inputs)
@@ -226,7 +240,7 @@ class Rewrite:
     keep: Callable[[ir.Node], bool] = lambda node: False
     infer_node: Callable[[ir.Node], None] | None = None
     changed: int = 0
-    shared: dict[Any, ir.Value] = field(default_factory=dict)       # constants that several nodes of the target use
+    shared: dict[Any, ir.Value] = field(default_factory=dict)  # constants that several nodes of the target use
     _count: int = 0
     _names: set[str] = field(default_factory=set)
 
@@ -284,8 +298,10 @@ class Rewrite:
             return False
         except IsomorphError:
             raise
-        except Exception as error:              # a rule that meets what it does not expect is a node that cannot be mapped, with a reason
-            self.blockers.append((f"{node.domain + '::' if node.domain else ''}{node.op_type}", self.label(node), f"its mapping failed: {type(error).__name__}: {error}"))
+        except Exception as error:  # a rule that meets what it does not expect is a node that cannot be mapped, with a reason
+            self.blockers.append(
+                (f"{node.domain + '::' if node.domain else ''}{node.op_type}", self.label(node), f"its mapping failed: {type(error).__name__}: {error}")
+            )
             return False
         if result is NotImplemented:
             return False
@@ -313,14 +329,16 @@ class Rewrite:
         if len(inputs) > len(rule.inputs):
             if not rule.variadic:
                 raise Rejected(f"it has {len(inputs)} inputs, the mapping takes {len(rule.inputs)}")
-            arguments += inputs[len(rule.inputs):]
+            arguments += inputs[len(rule.inputs) :]
         while arguments and arguments[-1] is None and len(arguments) > sum(required for _, required, _ in rule.inputs):
             arguments.pop()
         given = {name: attribute.value for name, attribute in node.attributes.items()}
         missing = [name for name, default in rule.attributes.items() if default is inspect.Parameter.empty and name not in given]
         unknown = [name for name in given if name not in rule.attributes and not rule.ignores_rest and not rule.variadic]
         if missing or unknown:
-            raise Rejected("; ".join([f"its attribute `{name}` is missing" for name in missing] + [f"its attribute `{name}` has no equivalent" for name in unknown]))
+            raise Rejected(
+                "; ".join([f"its attribute `{name}` is missing" for name in missing] + [f"its attribute `{name}` has no equivalent" for name in unknown])
+            )
         return arguments, {name: value for name, value in given.items() if name in rule.attributes or rule.ignores_rest}
 
     def replace(self, node: ir.Node, made: list[ir.Node], results: Sequence[ir.Value | None]) -> None:
@@ -352,8 +370,9 @@ class Rewrite:
         self.changed += 1
 
 
-def rewrite(graph: ir.Graph, mapping: Mapping, domain: str = "", *, keep: Callable[[ir.Node], bool] = lambda node: False,
-            infer: Callable[[ir.Node], None] | None = None) -> Rewrite:
+def rewrite(
+    graph: ir.Graph, mapping: Mapping, domain: str = "", *, keep: Callable[[ir.Node], bool] = lambda node: False, infer: Callable[[ir.Node], None] | None = None
+) -> Rewrite:
     """Applies `mapping` to every node of `graph` and of its bodies, in place. Nodes for which `keep` holds stay as they are;
     all others without a rule, and all rejected ones, are in `blockers` of the result as (operator, where, reason)."""
     return Rewrite(graph, mapping, domain, keep=keep, infer_node=infer).run()

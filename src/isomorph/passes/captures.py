@@ -1,4 +1,5 @@
 """Bodies of control flow see the values around them in ONNX; most other formats hand everything in. This makes every captured value an input."""
+
 from __future__ import annotations
 
 import onnx_ir as ir
@@ -31,11 +32,11 @@ def lift(body: ir.Graph, values: list[ir.Value]) -> None:
     """Appends one input for each of `values` to the body and reads that instead; constants are repeated inside the body."""
     for value in values:
         if value.const_value is not None and value.is_initializer():
-            inner = ir.Value(name=f"{value.name}/{id(body) & 0xffff}", type=value.type, shape=value.shape, const_value=value.const_value)
+            inner = ir.Value(name=f"{value.name}/{id(body) & 0xFFFF}", type=value.type, shape=value.shape, const_value=value.const_value)
             inner.meta.update(value.meta)
             body.register_initializer(inner)
         else:
-            inner = ir.Value(name=f"{value.name}/{id(body) & 0xffff}", type=value.type, shape=value.shape)
+            inner = ir.Value(name=f"{value.name}/{id(body) & 0xFFFF}", type=value.type, shape=value.shape)
             inner.meta.update(value.meta)
             body.inputs.append(inner)
         for node in body.all_nodes():

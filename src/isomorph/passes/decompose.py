@@ -1,5 +1,6 @@
 """Operators that a target lacks, written with simpler ones. A target with about eighty operators carries all of ONNX through these rules,
 and through the function bodies that ONNX itself defines. A rule that returns NotImplemented leaves its node to them."""
+
 from __future__ import annotations
 
 import math
@@ -27,12 +28,14 @@ def shape_of(op: Builder, x: ir.Value, *axes: int) -> ir.Value:
 
 def target_shape(op: Builder, x: ir.Value, *parts: int | ir.Value | str) -> ir.Value:
     """A shape vector from numbers, axes of `x` (given as "0", "1", ...) and vectors."""
-    rank, sizes = op.of(x)
+    _rank, sizes = op.of(x)
     resolved = [sizes[int(part)] if isinstance(part, str) else part for part in parts]
     if all(isinstance(part, int) for part in resolved):
         return op.const(resolved)
-    vectors = [part if isinstance(part, ir.Value) else op.const([part]) if isinstance(part, int) else shape_of(op, x, int(given))
-               for part, given in zip(resolved, parts, strict=True)]
+    vectors = [
+        part if isinstance(part, ir.Value) else op.const([part]) if isinstance(part, int) else shape_of(op, x, int(given))
+        for part, given in zip(resolved, parts, strict=True)
+    ]
     return op.Concat(*vectors, axis=0)
 
 
@@ -41,6 +44,7 @@ def interval(op: Builder, x: ir.Value, axis: int, start: int, end: int) -> ir.Va
 
 
 # ---- elementwise
+
 
 @decompose("Reciprocal")
 def reciprocal(op, x):
@@ -79,8 +83,15 @@ def atanh(op, x):
     return op.Mul(op.Log(op.Div(op.Add(x, 1.0), op.Sub(op.const(1.0, like=x.dtype), x))), 0.5)
 
 
-ERF_NUMERATOR = (-2.72614225801306e-10, 2.77068142495902e-08, -2.10102402082508e-06, -5.69250639462346e-05, -7.34990630326855e-04, -2.95459980854025e-03,
-                 -1.60960333262415e-02)
+ERF_NUMERATOR = (
+    -2.72614225801306e-10,
+    2.77068142495902e-08,
+    -2.10102402082508e-06,
+    -5.69250639462346e-05,
+    -7.34990630326855e-04,
+    -2.95459980854025e-03,
+    -1.60960333262415e-02,
+)
 ERF_DENOMINATOR = (-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03, -1.42647390514189e-02)
 
 
@@ -95,6 +106,7 @@ def erf(op, x):
         for coefficient in coefficients[2:]:
             total = op.Add(op.Mul(total, square), coefficient)
         return total
+
     return op.Div(op.Mul(x, polynomial(ERF_NUMERATOR)), polynomial(ERF_DENOMINATOR))
 
 
@@ -262,6 +274,7 @@ def mod(op, a, b, *, fmod=0):
 
 # ---- reductions
 
+
 def _axes(op: Builder, x: ir.Value, axes: Ints | None, noop: int) -> tuple[int, ...] | None:
     """The axes of a reduction as numbers; None where it does nothing."""
     rank, _ = op.of(x)
@@ -277,11 +290,14 @@ def _reduction(before: Callable | None, kernel: str, after: Callable | None) -> 
         if axes is not None:
             y = getattr(op, kernel)(y, list(axes), keepdims=keepdims)
         return after(op, y) if after else op.Identity(y) if y is x else y
+
     return rule
 
 
 decompose("ReduceL1")(_reduction(lambda op, x: op.Abs(x), "ReduceSum", None))
-decompose("ReduceL2")(_reduction(lambda op, x: op.Mul(x, x), "ReduceSum", lambda op, y: op.Sqrt(op.Cast(y, to=1)) if y.dtype != ir.DataType.FLOAT else op.Sqrt(y)))
+decompose("ReduceL2")(
+    _reduction(lambda op, x: op.Mul(x, x), "ReduceSum", lambda op, y: op.Sqrt(op.Cast(y, to=1)) if y.dtype != ir.DataType.FLOAT else op.Sqrt(y))
+)
 decompose("ReduceSumSquare")(_reduction(lambda op, x: op.Mul(x, x), "ReduceSum", None))
 decompose("ReduceLogSum")(_reduction(None, "ReduceSum", lambda op, y: op.Log(y)))
 
@@ -300,7 +316,7 @@ def reduce_log_sum_exp(op, x, axes: Ints | None = None, *, keepdims=1, noop_with
 @decompose("Hardmax")
 def hardmax(op, x, *, axis=-1):
     """One at the first greatest element."""
-    rank, sizes = op.of(x)
+    rank, _sizes = op.of(x)
     axis %= rank
     last = op.ArgMax(x, axis=axis, keepdims=0)
     return op.OneHot(last, shape_of(op, x, axis), op.const(np.array([0, 1], x.dtype.numpy())), axis=axis)
@@ -321,6 +337,7 @@ def lp_normalization(op, x, *, axis=-1, p=2):
 
 
 # ---- normalisation
+
 
 def _normalized(op: Builder, x: ir.Value, axes: list[int], epsilon: float) -> tuple[ir.Value, ir.Value, ir.Value]:
     mean = op.ReduceMean(x, axes, keepdims=1)
@@ -401,6 +418,7 @@ def lrn(op, x, *, size, alpha=1e-4, beta=0.75, bias=1.0):
 
 # ---- shapes
 
+
 @decompose("Flatten")
 def flatten(op, x, *, axis=1):
     rank, sizes = op.of(x)
@@ -480,7 +498,7 @@ def space_to_depth(op, x, *, blocksize):
 
 
 def _scaled(op: Builder, x: ir.Value, channels: list[int], block: int) -> ir.Value:
-    _, (n, _, h, w) = op.of(x)
+    _, (_n, _, h, w) = op.of(x)
     if isinstance(h, int) and isinstance(w, int):
         return target_shape(op, x, "0", *channels, h * block, w * block)
     return op.Concat(shape_of(op, x, 0), op.const(channels), op.Mul(shape_of(op, x, 2, 3), np.int64(block)), axis=0)
@@ -489,7 +507,7 @@ def _scaled(op: Builder, x: ir.Value, channels: list[int], block: int) -> ir.Val
 @decompose("ReverseSequence")
 def reverse_sequence(op, x, lengths, *, batch_axis=1, time_axis=0):
     """Index arithmetic: position t < length reads length - 1 - t."""
-    rank, sizes = op.of(x)
+    rank, _sizes = op.of(x)
     y = op.Transpose(x, perm=[batch_axis, time_axis, *range(2, rank)]) if batch_axis == 1 else x
     steps = op.Range(op.const(np.int64(0)), op.Squeeze(shape_of(op, x, time_axis), [0]), op.const(np.int64(1)))
     column = op.Unsqueeze(lengths, [1])
@@ -500,14 +518,19 @@ def reverse_sequence(op, x, lengths, *, batch_axis=1, time_axis=0):
 
 # ---- gather and scatter by position
 
+
 def _positions(op: Builder, indices: ir.Value, axis: int, size: ir.Value | int) -> ir.Value:
     """Full coordinates of every element of `indices`, its own value standing for `axis`: [..., rank]."""
     sizes = op.static(indices)
     rank = len(sizes)
     if size is not None:
         indices = op.Where(op.Less(indices, op.const(0, like=indices.dtype)), op.Add(indices, op.const(size, like=indices.dtype)), indices)
-    grids = [op.Unsqueeze(op.Cast(indices, to=7), [rank]) if i == axis else
-             op.const(np.broadcast_to(np.arange(sizes[i]).reshape([-1] + [1] * (rank - 1 - i)), sizes)[..., None].astype(np.int64)) for i in range(rank)]
+    grids = [
+        op.Unsqueeze(op.Cast(indices, to=7), [rank])
+        if i == axis
+        else op.const(np.broadcast_to(np.arange(sizes[i]).reshape([-1] + [1] * (rank - 1 - i)), sizes)[..., None].astype(np.int64))
+        for i in range(rank)
+    ]
     return op.Concat(*grids, axis=rank)
 
 
@@ -527,7 +550,7 @@ def scatter_elements(op, x, indices, updates, *, axis=0, reduction="none"):
 def compress(op, x, condition, *, axis=None):
     if axis is None:
         x, axis = op.Reshape(x, [-1]), 0
-    _, sizes = op.of(x)
+    _, _sizes = op.of(x)
     chosen = op.Squeeze(op.NonZero(condition), [0])
     return op.Gather(x, chosen, axis=axis)
 
@@ -549,8 +572,10 @@ def max_unpool(op, x, indices, output_shape: Ints | None = None, *, kernel_shape
     """Every value goes to the flat position that pooling noted; the positions are those of the unpadded default output."""
     n, c, *spatial = op.static(x)
     strides, pads = strides or [1] * len(spatial), pads or [0] * 2 * len(spatial)
-    natural = [n, c] + [(s - 1) * stride + k - begin - end for s, stride, k, begin, end in zip(spatial, strides, kernel_shape, pads[:len(spatial)],
-                                                                                              pads[len(spatial):], strict=True)]
+    natural = [n, c] + [
+        (s - 1) * stride + k - begin - end
+        for s, stride, k, begin, end in zip(spatial, strides, kernel_shape, pads[: len(spatial)], pads[len(spatial) :], strict=True)
+    ]
     flat = op.ScatterND(op.const(np.zeros(math.prod(natural), np.float32)), op.Reshape(indices, [-1, 1]), op.Reshape(x, [-1]))
     y = op.Reshape(flat, natural)
     if output_shape is None or list(output_shape) == natural:
@@ -561,6 +586,7 @@ def max_unpool(op, x, indices, output_shape: Ints | None = None, *, kernel_shape
 
 
 # ---- linear algebra
+
 
 @decompose("Gemm")
 def gemm(op, a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):
@@ -578,14 +604,20 @@ def einsum(op, *xs, equation):
     terms = left.split(",")
     letters = [c for c in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" if c not in equation]
     widest = max(op.of(x)[0] - len(term.replace("...", "")) for x, term in zip(xs, terms, strict=True)) if "..." in equation else 0
-    terms = [term.replace("...", "".join(letters[widest - (op.of(x)[0] - len(term) + 3):widest])) if "..." in term else term for x, term in zip(xs, terms, strict=True)]
+    terms = [
+        term.replace("...", "".join(letters[widest - (op.of(x)[0] - len(term) + 3) : widest])) if "..." in term else term
+        for x, term in zip(xs, terms, strict=True)
+    ]
     joined = "".join(terms)
-    right = right.replace("...", "".join(letters[:widest])) if "->" in equation else "".join(letters[:widest]) + "".join(sorted(c for c in set(joined) if joined.count(c) == 1
-                                                                                                                            and c not in letters[:widest]))
+    right = (
+        right.replace("...", "".join(letters[:widest]))
+        if "->" in equation
+        else "".join(letters[:widest]) + "".join(sorted(c for c in set(joined) if joined.count(c) == 1 and c not in letters[:widest]))
+    )
     values = [_diagonal(op, x, term) for x, term in zip(xs, terms, strict=True)]
     value, term = values[0]
     for index, (other, its) in enumerate(values[1:], 1):
-        kept = right + "".join(t for _, t in values[index + 1:])
+        kept = right + "".join(t for _, t in values[index + 1 :])
         value, term = _contract(op, value, term, other, its, kept)
     summed = [i for i, c in enumerate(term) if c not in right]
     if summed:
@@ -601,7 +633,7 @@ def _diagonal(op: Builder, x: ir.Value, term: str) -> tuple[ir.Value, str]:
             size = op.static(x)[first]
             mask = np.eye(size).reshape([size if i in (first, second) else 1 for i in range(len(term))])
             x = op.ReduceSum(op.Mul(x, op.const(mask.astype(x.dtype.numpy()))), [second], keepdims=0)
-            term = term[:second] + term[second + 1:]
+            term = term[:second] + term[second + 1 :]
     return x, term
 
 
@@ -622,7 +654,7 @@ def _contract(op: Builder, a: ir.Value, a_term: str, b: ir.Value, b_term: str, k
         term = batch + rows + columns
         return op.Mul(_aligned(op, a, a_term, term), _aligned(op, b, b_term, term)), term
     sizes = dict(zip(a_term, op.static(a), strict=True)) | dict(zip(b_term, op.static(b), strict=True))
-    size = lambda part: math.prod(sizes[c] for c in part)       # noqa: E731
+    size = lambda part: math.prod(sizes[c] for c in part)  # noqa: E731
     left = op.Reshape(_ordered(op, a, a_term, batch + rows + summed), [size(batch), size(rows), size(summed)])
     right = op.Reshape(_ordered(op, b, b_term, batch + summed + columns), [size(batch), size(summed), size(columns)])
     return op.Reshape(op.MatMul(left, right), [sizes[c] for c in batch + rows + columns]), batch + rows + columns
@@ -657,10 +689,12 @@ def det(op, x):
         for i, part in enumerate(parts[1:], 1):
             total = op.Sub(total, part) if i % 2 else op.Add(total, part)
         return total
+
     return expand(0, list(range(size)))
 
 
 # ---- integer arithmetic of quantised operators, as floats between Quantize and Dequantize
+
 
 @decompose("QLinearMatMul")
 def qlinear_matmul(op, a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero):
@@ -712,6 +746,7 @@ def dynamic_quantize_linear(op, x):
 
 # ---- signal
 
+
 def _dft_matrix(count: int, length: int, inverse: bool) -> tuple[np.ndarray, np.ndarray]:
     """cos and sin parts, [length, count], of exp(-+ 2 pi i k n / length), in float64 before rounding; angles reduced exactly."""
     period = max(length, count)
@@ -743,14 +778,17 @@ def dft(op, x, dft_length: Int | None = None, axis: Int = -2, *, inverse=0, ones
         out = op.Concat(op.MatMul(real, op.const(cosine)), op.MatMul(real, op.const(sine)), axis=rank - 2)
     else:
         imaginary = interval(op, y, rank - 2, 1, 2)
-        out = op.Concat(op.Sub(op.MatMul(real, op.const(cosine)), op.MatMul(imaginary, op.const(sine))),
-                        op.Add(op.MatMul(real, op.const(sine)), op.MatMul(imaginary, op.const(cosine))), axis=rank - 2)
+        out = op.Concat(
+            op.Sub(op.MatMul(real, op.const(cosine)), op.MatMul(imaginary, op.const(sine))),
+            op.Add(op.MatMul(real, op.const(sine)), op.MatMul(imaginary, op.const(cosine))),
+            axis=rank - 2,
+        )
     return op.Transpose(out, perm=[order.index(i) for i in range(rank)])
 
 
 def _real_signal(op: Builder, x: ir.Value, axis: int, length: int) -> ir.Value:
     """The inverse of a one-sided spectrum: every bin but the first and the middle one stands for two."""
-    rank, sizes = op.of(x)
+    rank, _sizes = op.of(x)
     count = length // 2 + 1
     cosine, sine = _dft_matrix(length, count, True)
     twice = np.where((np.arange(count) == 0) | (2 * np.arange(count) == length), 1, 2)[:, None] / length
@@ -765,7 +803,7 @@ def _real_signal(op: Builder, x: ir.Value, axis: int, length: int) -> ir.Value:
 @decompose("STFT")
 def stft(op, signal, step: Int, window=None, frame_length: Int | None = None, *, onesided=1):
     """Frames as a constant gather, then one DFT."""
-    batch, samples, *parts = op.static(signal)
+    _batch, samples, *parts = op.static(signal)
     length = frame_length or op.static(window)[0]
     frames = (samples - length) // step + 1
     index = np.arange(frames)[:, None] * step + np.arange(length)[None]
@@ -783,9 +821,11 @@ def col2im(op, x, image_shape: Ints, block_shape: Ints, *, dilations=None, pads=
     dilations, strides, pads = dilations or [1] * rank, strides or [1] * rank, pads or [0] * 2 * rank
     padded = [size + begin + end for size, begin, end in zip(image_shape, pads[:rank], pads[rank:], strict=True)]
     counts = [(size - dilation * (block - 1) - 1) // stride + 1 for size, dilation, block, stride in zip(padded, dilations, block_shape, strides, strict=True)]
-    inside = np.stack(np.meshgrid(*(np.arange(block) * dilation for block, dilation in zip(block_shape, dilations, strict=True)), indexing="ij"), -1).reshape(-1, rank)
+    inside = np.stack(np.meshgrid(*(np.arange(block) * dilation for block, dilation in zip(block_shape, dilations, strict=True)), indexing="ij"), -1).reshape(
+        -1, rank
+    )
     starts = np.stack(np.meshgrid(*(np.arange(count) * stride for count, stride in zip(counts, strides, strict=True)), indexing="ij"), -1).reshape(-1, rank)
-    positions = inside[:, None] + starts[None]                                             # [block, columns, rank]
+    positions = inside[:, None] + starts[None]  # [block, columns, rank]
     channels = rows // len(inside)
     y = op.Transpose(op.Reshape(x, [n, channels, len(inside), columns]), perm=[2, 3, 0, 1])
     start = op.const(np.zeros((*padded, n, channels), np.float32))
@@ -796,6 +836,7 @@ def col2im(op, x, image_shape: Ints, block_shape: Ints, *, dilations=None, pads=
 
 
 # ---- training steps, which are plain arithmetic
+
 
 def _groups(xs: tuple, per: int) -> list[tuple]:
     count = len(xs) // per
@@ -820,8 +861,10 @@ def adagrad(op, rate, step, *xs, decay_factor=0.0, epsilon=0.0, norm_coefficient
 @decompose("ai.onnx.preview.training::Adam")
 def adam(op, rate, step, *xs, alpha=0.9, beta=0.999, epsilon=0.0, norm_coefficient=0.0, norm_coefficient_post=0.0):
     t = op.Cast(step, to=1)
-    corrected = op.Div(op.Mul(rate, op.Sqrt(op.Sub(op.const(np.float32(1)), op.Pow(op.const(np.float32(beta)), t)))),
-                       op.Sub(op.const(np.float32(1)), op.Pow(op.const(np.float32(alpha)), t)))
+    corrected = op.Div(
+        op.Mul(rate, op.Sqrt(op.Sub(op.const(np.float32(1)), op.Pow(op.const(np.float32(beta)), t)))),
+        op.Sub(op.const(np.float32(1)), op.Pow(op.const(np.float32(alpha)), t)),
+    )
     rate = op.Where(op.Greater(step, np.int64(0)), corrected, rate)
     results = []
     for x, gradient, first, second in _groups(xs, 4):

@@ -1,4 +1,5 @@
 """Everything that is known before the model runs is computed now: constants, shapes, branches. One walk in topological order."""
+
 from __future__ import annotations
 
 import math
@@ -14,17 +15,33 @@ from isomorph.report import Finding, Severity
 from isomorph.tensors import BITS, array_tensor, lazily
 from isomorph.wire.limits import DEFAULT, Limits
 
-NOT_CONSTANT = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout", "If", "Loop", "Scan", "SequenceMap",
-                "DequantizeLinear", "ImageDecoder", "OptionalHasElement", "OptionalGetElement", "Optional"}
-EAGER_BYTES = 1 << 16           # larger results are recomputed when they are written and never kept
-GROWTH = 4                      # a folded constant may not be larger than its inputs by more than this: a file must not swell
+NOT_CONSTANT = {
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+    "Dropout",
+    "If",
+    "Loop",
+    "Scan",
+    "SequenceMap",
+    "DequantizeLinear",
+    "ImageDecoder",
+    "OptionalHasElement",
+    "OptionalGetElement",
+    "Optional",
+}
+EAGER_BYTES = 1 << 16  # larger results are recomputed when they are written and never kept
+GROWTH = 4  # a folded constant may not be larger than its inputs by more than this: a file must not swell
 
 
 def fold(graph: ir.Graph, limits: Limits = DEFAULT) -> None:
     """Infers types and shapes, turns nodes over constants into constants, and takes the branch of an If whose condition is known."""
     for value in (*graph.inputs, *graph.outputs):
         if value.shape is not None and any(isinstance(dim, int) and dim < 0 for dim in value.shape):
-            value.shape = ir.Shape([None if isinstance(dim, int) and dim < 0 else dim for dim in value.shape])      # some exporters write -1
+            value.shape = ir.Shape([None if isinstance(dim, int) and dim < 0 else dim for dim in value.shape])  # some exporters write -1
     for node in list(graph):
         if node.graph is not None:
             _visit(node, limits)
@@ -66,7 +83,7 @@ def _lift(node: ir.Node) -> None:
     elif name in ("value_string", "value_strings"):
         tensor = array_tensor(np.asarray(attribute.value, object))
     else:
-        return                  # sparse_value stays a node
+        return  # sparse_value stays a node
     _become(node.outputs[0], tensor)
     if not node.outputs[0].uses() and not node.outputs[0].is_graph_output():
         node.graph.remove(node, safe=True)
@@ -111,9 +128,22 @@ def _foldable(node: ir.Node, limits: Limits) -> bool:
 
 def _small(node: ir.Node) -> bool:
     """Results of unknown size are computed only where no input can ask for a large one."""
-    return node.op_type not in ("ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Pad", "OneHot", "EyeLike", "Upsample", "CenterCropPad", "BlackmanWindow",
-                                "HannWindow", "HammingWindow", "MelWeightMatrix") \
-        and all(value is None or value.const_value.nbytes <= EAGER_BYTES for value in node.inputs)
+    return node.op_type not in (
+        "ConstantOfShape",
+        "Expand",
+        "Tile",
+        "Range",
+        "Resize",
+        "Pad",
+        "OneHot",
+        "EyeLike",
+        "Upsample",
+        "CenterCropPad",
+        "BlackmanWindow",
+        "HannWindow",
+        "HammingWindow",
+        "MelWeightMatrix",
+    ) and all(value is None or value.const_value.nbytes <= EAGER_BYTES for value in node.inputs)
 
 
 def _evaluate(node: ir.Node) -> None:
@@ -126,7 +156,12 @@ def _evaluate(node: ir.Node) -> None:
     tensors = [value.const_value for value in names.values()]
     first = node.outputs[0]
     # The same operation on the same constants is one constant, however often an exporter wrote it.
-    twin = (node.op_type, node.domain, str(sorted((name, str(attribute)) for name, attribute in node.attributes.items())), tuple(id(tensor) for tensor in tensors))
+    twin = (
+        node.op_type,
+        node.domain,
+        str(sorted((name, str(attribute)) for name, attribute in node.attributes.items())),
+        tuple(id(tensor) for tensor in tensors),
+    )
     folded = node.graph.meta.setdefault("folded", {})
     if twin in folded and len(node.outputs) == 1 and not first.is_graph_output() and folded[twin][0].graph is node.graph:
         first.replace_all_uses_with(folded[twin][0])
@@ -138,7 +173,7 @@ def _evaluate(node: ir.Node) -> None:
     else:
         try:
             results = _results(node_proto, {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)})
-        except Exception:       # the reference implementation raises whatever its NumPy code does; the node then stays as it is
+        except Exception:  # the reference implementation raises whatever its NumPy code does; the node then stays as it is
             return
         for value, result in zip(node.outputs, results, strict=False):
             if value.name and isinstance(result, (np.ndarray, np.generic)) and value.uses():
@@ -176,6 +211,7 @@ def _settle_reshape(node: ir.Node) -> None:
 
 # ---- control flow
 
+
 def _if(node: ir.Node, limits: Limits) -> None:
     branches = [node.attributes["then_branch"].value, node.attributes["else_branch"].value]
     condition = constant(node.inputs[0])
@@ -185,10 +221,15 @@ def _if(node: ir.Node, limits: Limits) -> None:
         fold(branch, limits)
     squeeze = _squeeze_idiom(branches)
     if squeeze is not None:
-        node.graph.meta.setdefault("findings", []).append(Finding(
-            "branch.assumed", Severity.MEDIUM, node.name or node.outputs[0].name or "If",
-            f"the axis that {squeeze.name or 'Squeeze'} removes is taken to have size 1; other sizes would change the rank of everything after it",
-            "give the input shapes if the axis has another size: --input NAME=SHAPE"))
+        node.graph.meta.setdefault("findings", []).append(
+            Finding(
+                "branch.assumed",
+                Severity.MEDIUM,
+                node.name or node.outputs[0].name or "If",
+                f"the axis that {squeeze.name or 'Squeeze'} removes is taken to have size 1; other sizes would change the rank of everything after it",
+                "give the input shapes if the axis has another size: --input NAME=SHAPE",
+            )
+        )
         return _inline(node, squeeze.graph, limits)
     for value, *results in zip(node.outputs, *(branch.outputs for branch in branches), strict=True):
         _agree(value, results)

@@ -1,4 +1,5 @@
 """Function bodies: those that ONNX defines for its own operators, and those that a model brings along."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -47,6 +48,7 @@ def _read(proto: onnx.FunctionProto) -> ir.Function:
 def expand(op: Builder, *inputs: ir.Value | None) -> Any:
     """Appends the nodes of the operator's own function body."""
     from isomorph.passes.shapes import OPSETS
+
     node = op.node
     function = function_of(node, OPSETS[""])
     if function is None:
@@ -70,7 +72,7 @@ def expand(op: Builder, *inputs: ir.Value | None) -> Any:
         outs = op.make(inner.op_type, [values.get(v) if v is not None else None for v in inner.inputs], given, outputs=len(inner.outputs), domain=inner.domain)
         for old, new in zip(inner.outputs, outs if isinstance(outs, tuple) else (outs,), strict=True):
             values[old] = new
-    return [values.get(v) for v in function.outputs][:len(node.outputs)]
+    return [values.get(v) for v in function.outputs][: len(node.outputs)]
 
 
 def _default(attribute: Any) -> Any:

@@ -1,4 +1,5 @@
 """Patterns that exporters leave behind, put together again: each a function from the last node of the pattern to its replacement."""
+
 from __future__ import annotations
 
 import math
@@ -13,8 +14,8 @@ from isomorph.passes import shapes
 from isomorph.passes.tidy import scalar, single_use
 from isomorph.tensors import lazily
 
-SCALED = {"Conv": 0, "ConvTranspose": 1, "TransposedConv": 1, "FullyConnected": 0}      # the axis of the output channels in the weight
-fuse, scales = Mapping(), Mapping()     # patterns of whole ONNX operators; what may move into weights at any time
+SCALED = {"Conv": 0, "ConvTranspose": 1, "TransposedConv": 1, "FullyConnected": 0}  # the axis of the output channels in the weight
+fuse, scales = Mapping(), Mapping()  # patterns of whole ONNX operators; what may move into weights at any time
 
 
 def apply(graph: ir.Graph, patterns: Mapping) -> int:
@@ -72,7 +73,12 @@ def multiplied(op, a, b):
                 return op.Gelu(inner)
     for whole, number in ((a, b), (b, a)):
         gate = made_by(whole, "Mul")
-        if gate is not None and scalar(number) is not None and math.isclose(scalar(number), 0.5) and any(_is_erf_gate(g, x) for x, g in (gate.inputs, gate.inputs[::-1])):
+        if (
+            gate is not None
+            and scalar(number) is not None
+            and math.isclose(scalar(number), 0.5)
+            and any(_is_erf_gate(g, x) for x, g in (gate.inputs, gate.inputs[::-1]))
+        ):
             return op.Gelu(next(x for x, g in (gate.inputs, gate.inputs[::-1]) if _is_erf_gate(g, x)))
     return NotImplemented
 
@@ -138,12 +144,12 @@ def scaled(op: Builder, a: ir.Value, b: ir.Value, node: ir.Node) -> Any:
 def from_before(op, x, w, b=None, **attributes):
     """A factor a channel in front of a convolution moves into its weights; an offset too, where nothing is padded (zeros would get it)."""
     before = made_by(x, "Mul", "Add")
-    if before is None or w.const_value is None or b is not None and constant(b) is None or x.dtype != ir.DataType.FLOAT:
+    if before is None or w.const_value is None or (b is not None and constant(b) is None) or x.dtype != ir.DataType.FLOAT:
         return NotImplemented
     source, other = before.inputs if constant(before.inputs[1]) is not None else before.inputs[::-1]
     vector = None if constant(other) is None or source.shape is None or len(source.shape) != len(x.shape) else channel_vector(constant(other), x)
     padded = any(attributes.get("pads") or ()) or attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    if vector is None or before.op_type == "Add" and padded:
+    if vector is None or (before.op_type == "Add" and padded):
         return NotImplemented
     group = attributes.get("group", 1)
     per = len(vector) // group
@@ -173,8 +179,11 @@ def _times(vector: np.ndarray, layer: ir.Node, group: int) -> Callable[[np.ndarr
         if axis == 1 and group > 1:
             # Transposed convolutions keep [inputs, outputs / group]: each group of inputs has its own outputs.
             parts = np.split(w, group, 0)
-            return np.concatenate([part * v.reshape([1, -1] + [1] * (w.ndim - 2)) for part, v in zip(parts, np.split(vector, group), strict=True)], 0).astype(w.dtype)
+            return np.concatenate([part * v.reshape([1, -1] + [1] * (w.ndim - 2)) for part, v in zip(parts, np.split(vector, group), strict=True)], 0).astype(
+                w.dtype
+            )
         return (w * vector.reshape([-1 if i == axis else 1 for i in range(w.ndim)])).astype(w.dtype)
+
     return times
 
 
@@ -197,12 +206,17 @@ def padded_before(op, x, *rest, **attributes):
     if pad is None or pad.attributes.get_string("mode", "constant") != "constant" or (len(pad.inputs) > 3 and pad.inputs[3] is not None):
         return NotImplemented
     amounts, value = constant(pad.inputs[1]), constant(pad.inputs[2]) if len(pad.inputs) > 2 else None
-    if amounts is None or (amounts < 0).any() or (value is not None and np.any(value != 0)) or (len(pad.inputs) > 2 and pad.inputs[2] is not None and value is None):
+    if (
+        amounts is None
+        or (amounts < 0).any()
+        or (value is not None and np.any(value != 0))
+        or (len(pad.inputs) > 2 and pad.inputs[2] is not None and value is None)
+    ):
         return NotImplemented
     rank = len(amounts) // 2
     if amounts[0] or amounts[1] or amounts[rank] or amounts[rank + 1] or attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return NotImplemented
     own = attributes.pop("pads", None) or [0] * 2 * (rank - 2)
     attributes.pop("auto_pad", None)
-    pads = [int(a) + int(b) for a, b in zip([*amounts[2:rank], *amounts[rank + 2:]], own, strict=True)]
+    pads = [int(a) + int(b) for a, b in zip([*amounts[2:rank], *amounts[rank + 2 :]], own, strict=True)]
     return op.Conv(pad.inputs[0], *rest, pads=pads, **attributes)

@@ -5,6 +5,7 @@ get one variable each; a value whose producer and consumers disagree costs one t
 The minimum cut of that network chooses, and the graph is rewritten once. Works in either direction: towards channels-last when writing,
 towards channels-first when reading. (The formulation follows google-ai-edge/litert-torch, optimize_layout_transposes_pass.)
 """
+
 from __future__ import annotations
 
 import math
@@ -81,11 +82,84 @@ def _moved_quantization(quantization: Quantization, perm: Sequence[int]) -> Quan
 # ---- what an operator needs to work on moved data
 
 ELEMENTWISE = {
-    "Abs", "Neg", "Exp", "Log", "Sqrt", "Rsqrt", "Sin", "Cos", "Floor", "Ceil", "Round", "Sign", "Tanh", "Sigmoid", "Relu", "Relu6", "Relu0To1", "HardSwish", "Not", "Add", "Sub", "Mul",
-    "Div", "Pow", "Max", "Min", "And", "Or", "Xor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Where", "BitwiseXor", "LeakyRelu", "Elu", "Gelu", "Cast",
-    "Identity", "Clip", "Mod", "PRelu", "Erf", "Softplus", "Softsign", "HardSigmoid", "Selu", "Celu", "Swish", "Mish", "Tan", "Atan2", "FloorDiv", "SquaredDifference",
-    "IsNaN", "IsInf", "Reciprocal", "Dropout", "BitwiseAnd", "BitwiseOr", "BitwiseNot", "BitShift", "Sum", "Mean", "ThresholdedRelu", "Shrink", "NotEqual", "Asin", "Acos", "Atan",
-    "Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "CastLike",
+    "Abs",
+    "Neg",
+    "Exp",
+    "Log",
+    "Sqrt",
+    "Rsqrt",
+    "Sin",
+    "Cos",
+    "Floor",
+    "Ceil",
+    "Round",
+    "Sign",
+    "Tanh",
+    "Sigmoid",
+    "Relu",
+    "Relu6",
+    "Relu0To1",
+    "HardSwish",
+    "Not",
+    "Add",
+    "Sub",
+    "Mul",
+    "Div",
+    "Pow",
+    "Max",
+    "Min",
+    "And",
+    "Or",
+    "Xor",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "Less",
+    "LessOrEqual",
+    "Where",
+    "BitwiseXor",
+    "LeakyRelu",
+    "Elu",
+    "Gelu",
+    "Cast",
+    "Identity",
+    "Clip",
+    "Mod",
+    "PRelu",
+    "Erf",
+    "Softplus",
+    "Softsign",
+    "HardSigmoid",
+    "Selu",
+    "Celu",
+    "Swish",
+    "Mish",
+    "Tan",
+    "Atan2",
+    "FloorDiv",
+    "SquaredDifference",
+    "IsNaN",
+    "IsInf",
+    "Reciprocal",
+    "Dropout",
+    "BitwiseAnd",
+    "BitwiseOr",
+    "BitwiseNot",
+    "BitShift",
+    "Sum",
+    "Mean",
+    "ThresholdedRelu",
+    "Shrink",
+    "NotEqual",
+    "Asin",
+    "Acos",
+    "Atan",
+    "Sinh",
+    "Cosh",
+    "Asinh",
+    "Acosh",
+    "Atanh",
+    "CastLike",
 }
 REDUCTIONS = {"ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"}
 BY_AXIS_ATTRIBUTE = {"Concat": 0, "Split": 0, "Softmax": -1, "LogSoftmax": -1, "Gather": 0, "Hardmax": -1, "ReverseAxis": 0}
@@ -124,7 +198,9 @@ def transparent(node: ir.Node) -> bool:
     if op in REDUCTIONS:
         return bool(node.attributes.get_int("keepdims", 1)) and _reduced_axes(node) is not None
     if op == "Slice":
-        return all(value is None or constant(value) is not None for value in node.inputs[3:]) and (len(node.inputs) > 3 or all(constant(v) is not None for v in node.inputs[1:3]))
+        return all(value is None or constant(value) is not None for value in node.inputs[3:]) and (
+            len(node.inputs) > 3 or all(constant(v) is not None for v in node.inputs[1:3])
+        )
     if op == "Pad":
         return constant(node.inputs[1]) is not None and len(node.inputs) < 4
     if op in ("Expand", "Tile"):
@@ -149,7 +225,9 @@ def _regroups(node: ir.Node, moves: Callable[[int], Perm]) -> bool:
     x, y = node.inputs[0], node.outputs[0]
     if _rank(x) not in RANKS or _rank(y) not in RANKS or moves(3) != to_last(3):
         return False
-    same = all((isinstance(a, int) and a == b) or (not isinstance(a, int) and a.value is not None and a == b) for a, b in zip(x.shape[:2], y.shape[:2], strict=True))
+    same = all(
+        (isinstance(a, int) and a == b) or (not isinstance(a, int) and a.value is not None and a == b) for a, b in zip(x.shape[:2], y.shape[:2], strict=True)
+    )
     return same and sum(not isinstance(dim, int) for dim in y.shape[2:]) <= 1 and (all(isinstance(dim, int) for dim in y.shape) or _one_unknown(y))
 
 
@@ -159,12 +237,13 @@ def _one_unknown(value: ir.Value) -> bool:
 
 # ---- the network
 
+
 class _Network:
     """Maximum flow by Dinic's algorithm; vertices are any hashable, S and T the terminals."""
 
     def __init__(self) -> None:
         self.ids: dict[Any, int] = {"S": 0, "T": 1}
-        self.edges: list[list[int]] = []            # to, capacity; edge i ^ 1 is the reverse of edge i
+        self.edges: list[list[int]] = []  # to, capacity; edge i ^ 1 is the reverse of edge i
         self.out: list[list[int]] = [[], []]
 
     def vertex(self, key: Any) -> int:
@@ -245,8 +324,8 @@ def clean(graph: ir.Graph, moves: Callable[[int], Perm] = to_last) -> None:
 class _Clean:
     def __init__(self, graph: ir.Graph, moves: Callable[[int], Perm]):
         self.graph, self.moves = graph, moves
-        self.first: dict[ir.Value, ir.Value] = {}       # logical value -> the stored value that holds it as it is
-        self.moved: dict[ir.Value, ir.Value] = {}       # logical value -> the stored value that holds it moved
+        self.first: dict[ir.Value, ir.Value] = {}  # logical value -> the stored value that holds it as it is
+        self.moved: dict[ir.Value, ir.Value] = {}  # logical value -> the stored value that holds it moved
         self.kinds: dict[ir.Node, str] = {}
 
     def run(self) -> None:
@@ -297,7 +376,9 @@ class _Clean:
             if _rank(value) not in RANKS or value.is_initializer():
                 continue
             producer = value.producer()
-            source = producer if producer in own and kinds[producer] in ("any", "turn", "regroup") else "T" if producer in own and kinds[producer] == "from" else "S"
+            source = (
+                producer if producer in own and kinds[producer] in ("any", "turn", "regroup") else "T" if producer in own and kinds[producer] == "from" else "S"
+            )
             consumers: set[Any] = {self.consumer(use.node, use.idx, kinds, own) for use in value.uses()} | ({"S"} if value.is_graph_output() else set())
             consumers.discard(None)
             if _spatial_ones(value.shape, self.moves(_rank(value))):
@@ -351,7 +432,9 @@ class _Clean:
 
     def turned(self, value: ir.Value, perm: Perm) -> ir.Value:
         if value.is_initializer() and value.const_value is not None:
-            return self.constant(lazily(perm, value.const_value), value, _moved_quantization(value.meta["quantization"], perm) if "quantization" in value.meta else None)
+            return self.constant(
+                lazily(perm, value.const_value), value, _moved_quantization(value.meta["quantization"], perm) if "quantization" in value.meta else None
+            )
         shape = self.stored_shape(value)
         node = _transpose(value, perm, shape, self.stored_quantization(value))
         if _spatial_ones(shape, perm) and _one_unknown(node.outputs[0]):
@@ -447,7 +530,7 @@ class _Clean:
         """Renames the axes of a node that now works on moved data."""
         rank = _rank(node.outputs[0])
         perm = self.moves(rank)
-        place = inverse(perm)                           # old axis -> new axis
+        place = inverse(perm)  # old axis -> new axis
         op = node.op_type
         if op in ELEMENTWISE:
             for index, value in enumerate(node.inputs):
@@ -489,7 +572,7 @@ class _Clean:
         if value.is_initializer() and value.const_value is not None:
             dims = [sizes[i] for i in perm]
             if longer == [perm[-1]] and "quantization" not in value.meta:
-                dims = [dims[-1]]               # one number a channel: a vector, as the kernels like it
+                dims = [dims[-1]]  # one number a channel: a vector, as the kernels like it
             return self.constant(lazily(lambda a: a.reshape(sizes).transpose(perm).reshape(dims), value.const_value, dims=dims), value, None)
         stored = self.as_first(value)
         wide = ir.node("Unsqueeze", [stored, self.constant(array_tensor(np.arange(rank - _rank(value))), value, None)])
@@ -503,6 +586,7 @@ class _Clean:
 
 
 # ---- consumers that change the rank but read either layout
+
 
 def _free_consumer(node: ir.Node, index: int, moves: Callable[[int], Perm]) -> bool:
     if node.domain or index:
@@ -528,7 +612,9 @@ def _flat_layer(node: ir.Node) -> ir.Node | None:
     if use.node.op_type not in ("FullyConnected", "MatMul") or use.idx or not use.node.inputs[1].is_initializer() or _rank(use.node.inputs[1]) != 2:
         return None
     sizes = list(x.shape)[1:]
-    return use.node if all(isinstance(size, int) for size in sizes) and y.shape[1] == math.prod(sizes) and "quantization" not in use.node.inputs[1].meta else None
+    return (
+        use.node if all(isinstance(size, int) for size in sizes) and y.shape[1] == math.prod(sizes) and "quantization" not in use.node.inputs[1].meta else None
+    )
 
 
 def _rename_free(node: ir.Node, index: int, moves: Callable[[int], Perm], state: _Clean) -> None:
@@ -543,6 +629,7 @@ def _rename_free(node: ir.Node, index: int, moves: Callable[[int], Perm], state:
         def reorder(array: np.ndarray) -> np.ndarray:
             rows = array if axis else array.T
             return _reordered(rows, sizes, perm) if axis else _reordered(rows, sizes, perm).T
+
         layer.replace_input_with(1, state.constant(lazily(reorder, weight.const_value), weight, None))
     elif node.op_type in REDUCTIONS and len(node.inputs) > 1 and node.inputs[1] is not None:
         axes = [inverse(perm)[axis] for axis in _reduced_axes(node) or []]

@@ -1,4 +1,5 @@
 """RNN, GRU and LSTM as one step function, written out for short sequences and as a Loop for others; Scan as Loop; loops of known length written out."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -11,22 +12,27 @@ from isomorph.dialects._lower import Builder, Mapping, constant
 from isomorph.passes import shapes
 
 recurrent = Mapping()
-UNROLL = 16                     # the longest sequence that is written out step by step
+UNROLL = 16  # the longest sequence that is written out step by step
 
 ACTIVATIONS: dict[str, Callable[[Builder, ir.Value, float | None, float | None], ir.Value]] = {
-    "Relu": lambda op, x, a, b: op.Relu(x), "Tanh": lambda op, x, a, b: op.Tanh(x), "Sigmoid": lambda op, x, a, b: op.Sigmoid(x),
+    "Relu": lambda op, x, a, b: op.Relu(x),
+    "Tanh": lambda op, x, a, b: op.Tanh(x),
+    "Sigmoid": lambda op, x, a, b: op.Sigmoid(x),
     "Affine": lambda op, x, a, b: op.Add(op.Mul(x, 1.0 if a is None else a), b or 0.0),
     "LeakyRelu": lambda op, x, a, b: op.LeakyRelu(x, alpha=0.01 if a is None else a),
     "ThresholdedRelu": lambda op, x, a, b: op.ThresholdedRelu(x, alpha=1.0 if a is None else a),
     "ScaledTanh": lambda op, x, a, b: op.Mul(op.Tanh(op.Mul(x, 1.0 if b is None else b)), 1.0 if a is None else a),
     "HardSigmoid": lambda op, x, a, b: op.HardSigmoid(x, alpha=0.2 if a is None else a, beta=0.5 if b is None else b),
-    "Elu": lambda op, x, a, b: op.Elu(x, alpha=1.0 if a is None else a), "Softsign": lambda op, x, a, b: op.Softsign(x), "Softplus": lambda op, x, a, b: op.Softplus(x),
+    "Elu": lambda op, x, a, b: op.Elu(x, alpha=1.0 if a is None else a),
+    "Softsign": lambda op, x, a, b: op.Softsign(x),
+    "Softplus": lambda op, x, a, b: op.Softplus(x),
 }
 
 
 def _activation(op: Builder, names: list[str], alphas: list[float], betas: list[float], index: int, clip: float | None) -> Callable[[ir.Value], ir.Value]:
     def value(given: list[float]) -> float | None:
         return given[index] if index < len(given) else None
+
     function = {name.lower(): f for name, f in ACTIVATIONS.items()}[names[index].lower()]
     return lambda x: function(op, op.Min(op.Max(x, -clip), clip) if clip else x, value(alphas), value(betas))
 
@@ -37,6 +43,7 @@ def _gate(op: Builder, x: ir.Value, index: int, size: int) -> ir.Value:
 
 def _lstm_step(op: Builder, size: int, f: list[Callable], peephole: ir.Value | None, input_forget: int) -> Callable:
     """Gates i, o, f, c; peepholes i, o, f."""
+
     def look(index: int, c: ir.Value) -> ir.Value | None:
         return None if peephole is None else op.Mul(op.Slice(peephole, [index * size], [(index + 1) * size], [0]), c)
 
@@ -51,20 +58,24 @@ def _lstm_step(op: Builder, size: int, f: list[Callable], peephole: ir.Value | N
         new_c = op.Add(op.Mul(forget, c), op.Mul(i, f[1](_gate(op, gates, 3, size))))
         o = f[0](plus(_gate(op, gates, 1, size), look(1, new_c)))
         return op.Mul(o, f[2](new_c)), new_c
+
     return step
 
 
 def _gru_step(op: Builder, size: int, f: list[Callable], linear_before_reset: int) -> Callable:
     """Gates z, r, h."""
+
     def step(gates: ir.Value, h: ir.Value, r: ir.Value, rb: ir.Value | None, c: ir.Value) -> tuple[ir.Value, ir.Value]:
         def part(index: int, x: ir.Value) -> ir.Value:
             y = op.MatMul(x, op.Slice(r, [index * size], [(index + 1) * size], [1]))
             return y if rb is None else op.Add(y, op.Slice(rb, [index * size], [(index + 1) * size], [0]))
+
         z = f[0](op.Add(_gate(op, gates, 0, size), part(0, h)))
         reset = f[0](op.Add(_gate(op, gates, 1, size), part(1, h)))
         candidate = op.Mul(reset, part(2, h)) if linear_before_reset else part(2, op.Mul(reset, h))
         new = f[1](op.Add(_gate(op, gates, 2, size), candidate))
         return op.Add(op.Mul(op.Sub(op.const(np.float32(1)), z), new), op.Mul(z, h)), c
+
     return step
 
 
@@ -72,23 +83,41 @@ def _rnn_step(op: Builder, f: list[Callable]) -> Callable:
     def step(gates: ir.Value, h: ir.Value, r: ir.Value, rb: ir.Value | None, c: ir.Value) -> tuple[ir.Value, ir.Value]:
         y = op.Add(gates, op.MatMul(h, r))
         return f[0](y if rb is None else op.Add(y, rb)), c
+
     return step
 
 
-def _network(op: Builder, x: ir.Value, w: ir.Value, r: ir.Value, b: ir.Value | None, lengths: ir.Value | None, h0: ir.Value | None, c0: ir.Value | None,
-             steps: Callable[[int], Callable], gates: int, hidden_size: int, direction: str, layout: int) -> list[ir.Value]:
+def _network(
+    op: Builder,
+    x: ir.Value,
+    w: ir.Value,
+    r: ir.Value,
+    b: ir.Value | None,
+    lengths: ir.Value | None,
+    h0: ir.Value | None,
+    c0: ir.Value | None,
+    steps: Callable[[int], Callable],
+    gates: int,
+    hidden_size: int,
+    direction: str,
+    layout: int,
+) -> list[ir.Value]:
     """Runs both directions; x is [time, batch, inputs]. Returns Y [time, directions, batch, hidden], Y_h and Y_c."""
     if layout:
         x = op.Transpose(x, perm=[1, 0, 2])
         h0, c0 = (None if state is None else op.Transpose(state, perm=[1, 0, 2]) for state in (h0, c0))
-    _, (time, batch, _) = op.of(x)
+    _, (time, _batch, _) = op.of(x)
     directions = 2 if direction == "bidirectional" else 1
     results = []
     for d in range(directions):
         backwards = direction == "reverse" or d == 1
         weight, recurrent_weight = (op.Transpose(op.Squeeze(op.Slice(m, [d], [d + 1], [0]), [0]), perm=[1, 0]) for m in (w, r))
         bias = None if b is None else op.Squeeze(op.Slice(b, [d], [d + 1], [0]), [0])
-        wb, rb = (None, None) if bias is None else (op.Slice(bias, [0], [gates * hidden_size], [0]), op.Slice(bias, [gates * hidden_size], [2 * gates * hidden_size], [0]))
+        wb, rb = (
+            (None, None)
+            if bias is None
+            else (op.Slice(bias, [0], [gates * hidden_size], [0]), op.Slice(bias, [gates * hidden_size], [2 * gates * hidden_size], [0]))
+        )
         projected = op.MatMul(x, weight)
         projected = projected if wb is None else op.Add(projected, wb)
         h, c = (_initial(op, state, d, x, hidden_size) for state in (h0, c0))
@@ -122,7 +151,7 @@ def _masked(op: Builder, t: Any, lengths: ir.Value | None, new: ir.Value, old: i
 
 def _written_out(op, projected, time, backwards, step, h, c, r, rb, lengths):
     outs: list[Any] = [None] * time
-    for t in (reversed(range(time)) if backwards else range(time)):
+    for t in reversed(range(time)) if backwards else range(time):
         gates = op.Squeeze(op.Slice(projected, [t], [t + 1], [0]), [0])
         new_h, new_c = step(gates, h, r, rb, c)
         visible = _masked(op, t, lengths, new_h, op.Mul(new_h, 0.0))
@@ -162,37 +191,90 @@ def _functions(op: Builder, default: list[str], per: int, d: int, activations: A
 
 
 @recurrent("LSTM")
-def lstm(op, x, w, r, b=None, lengths=None, h0=None, c0=None, p=None, *, hidden_size=None, direction="forward", activations=None, activation_alpha=None,
-         activation_beta=None, clip=None, input_forget=0, layout=0):
+def lstm(
+    op,
+    x,
+    w,
+    r,
+    b=None,
+    lengths=None,
+    h0=None,
+    c0=None,
+    p=None,
+    *,
+    hidden_size=None,
+    direction="forward",
+    activations=None,
+    activation_alpha=None,
+    activation_beta=None,
+    clip=None,
+    input_forget=0,
+    layout=0,
+):
     size = hidden_size or op.static(r)[2]
 
     def steps(d: int) -> Callable:
         f = _functions(op, ["Sigmoid", "Tanh", "Tanh"], 3, d, activations, activation_alpha, activation_beta, clip)
         return _lstm_step(op, size, f, None if p is None else op.Squeeze(op.Slice(p, [d], [d + 1], [0]), [0]), input_forget)
+
     return _network(op, x, w, r, b, lengths, h0, c0, steps, 4, size, direction, layout)
 
 
 @recurrent("GRU")
-def gru(op, x, w, r, b=None, lengths=None, h0=None, *, hidden_size=None, direction="forward", activations=None, activation_alpha=None, activation_beta=None, clip=None,
-        linear_before_reset=0, layout=0):
+def gru(
+    op,
+    x,
+    w,
+    r,
+    b=None,
+    lengths=None,
+    h0=None,
+    *,
+    hidden_size=None,
+    direction="forward",
+    activations=None,
+    activation_alpha=None,
+    activation_beta=None,
+    clip=None,
+    linear_before_reset=0,
+    layout=0,
+):
     size = hidden_size or op.static(r)[2]
 
     def steps(d: int) -> Callable:
         return _gru_step(op, size, _functions(op, ["Sigmoid", "Tanh"], 2, d, activations, activation_alpha, activation_beta, clip), linear_before_reset)
+
     return _network(op, x, w, r, b, lengths, h0, None, steps, 3, size, direction, layout)[:2]
 
 
 @recurrent("RNN")
-def rnn(op, x, w, r, b=None, lengths=None, h0=None, *, hidden_size=None, direction="forward", activations=None, activation_alpha=None, activation_beta=None, clip=None,
-        layout=0):
+def rnn(
+    op,
+    x,
+    w,
+    r,
+    b=None,
+    lengths=None,
+    h0=None,
+    *,
+    hidden_size=None,
+    direction="forward",
+    activations=None,
+    activation_alpha=None,
+    activation_beta=None,
+    clip=None,
+    layout=0,
+):
     size = hidden_size or op.static(r)[2]
 
     def steps(d: int) -> Callable:
         return _rnn_step(op, _functions(op, ["Tanh"], 1, d, activations, activation_alpha, activation_beta, clip))
+
     return _network(op, x, w, r, b, lengths, h0, None, steps, 1, size, direction, layout)[:2]
 
 
 # ---- loops
+
 
 def copy_body(op: Builder, body: ir.Graph, inputs: list[ir.Value | None]) -> list[ir.Value]:
     """Appends the nodes of a body once more, with `inputs` in place of its inputs; returns what stands for its outputs."""
@@ -204,7 +286,9 @@ def copy_body(op: Builder, body: ir.Graph, inputs: list[ir.Value | None]) -> lis
         attributes = {name: nested.get(name) or attribute.value for name, attribute in node.attributes.items()}
         for name, graph in nested.items():
             attributes[name] = _copy_graph(op, graph, values)
-        outs = op.make(node.op_type, [values.get(v, v) if v is not None else None for v in node.inputs], attributes, outputs=len(node.outputs), domain=node.domain)
+        outs = op.make(
+            node.op_type, [values.get(v, v) if v is not None else None for v in node.inputs], attributes, outputs=len(node.outputs), domain=node.domain
+        )
         for old, new in zip(node.outputs, outs if isinstance(outs, tuple) else (outs,), strict=True):
             values[old] = new
             if new.type is None:
@@ -237,8 +321,11 @@ def scan(op, *xs, body, num_scan_inputs, scan_input_axes=None, scan_input_direct
     backwards = list(scan_input_directions or [0] * num_scan_inputs)
     carried, collected = list(xs[:states]), [[] for _ in range(outputs)]
     for t in range(length):
-        items = [op.Squeeze(op.Slice(x, [at], [at + 1], [axis]), [axis])
-                 for x, axis, back in zip(xs[states:], axes, backwards, strict=True) for at in [length - 1 - t if back else t]]
+        items = [
+            op.Squeeze(op.Slice(x, [at], [at + 1], [axis]), [axis])
+            for x, axis, back in zip(xs[states:], axes, backwards, strict=True)
+            for at in [length - 1 - t if back else t]
+        ]
         results = copy_body(op, body, [*carried, *items])
         carried = results[:states]
         for pile, value in zip(collected, results[states:], strict=True):
@@ -265,8 +352,8 @@ def loop(op, count, condition, *carried, body):
     state, collected = list(carried), [[] for _ in range(len(body.outputs) - 1 - len(carried))]
     for i in range(total):
         results = copy_body(op, body, [op.const(np.int64(i)), op.const(np.bool_(True)), *state])
-        state = results[1:len(carried) + 1]
-        for pile, value in zip(collected, results[len(carried) + 1:], strict=True):
+        state = results[1 : len(carried) + 1]
+        for pile, value in zip(collected, results[len(carried) + 1 :], strict=True):
             pile.append(op.Unsqueeze(value, [0]))
     if total == 0 and collected:
         return NotImplemented

@@ -3,6 +3,7 @@
 Resize along one axis is a linear map: for known sizes its matrix [out, in] is computed here once, whatever the mode, so that every
 coordinate transformation, cubic and antialiased filters included, comes out the same everywhere.
 """
+
 from __future__ import annotations
 
 import math
@@ -17,6 +18,7 @@ resample = Mapping()
 
 
 # ---- Resize
+
 
 def coordinates(out: int, size: int, scale: float, transformation: str, roi: tuple[float, float] = (0.0, 1.0), length: float | None = None) -> np.ndarray:
     """Where each output element lies on the input axis (ONNX Resize, coordinate_transformation_mode)."""
@@ -38,7 +40,12 @@ def coordinates(out: int, size: int, scale: float, transformation: str, roi: tup
 
 
 def nearest(positions: np.ndarray, mode: str) -> np.ndarray:
-    rounding: dict[str, Callable] = {"floor": np.floor, "ceil": np.ceil, "round_prefer_floor": lambda x: np.ceil(x - 0.5), "round_prefer_ceil": lambda x: np.floor(x + 0.5)}
+    rounding: dict[str, Callable] = {
+        "floor": np.floor,
+        "ceil": np.ceil,
+        "round_prefer_floor": lambda x: np.ceil(x - 0.5),
+        "round_prefer_ceil": lambda x: np.floor(x + 0.5),
+    }
     return rounding[mode](positions)
 
 
@@ -52,11 +59,25 @@ def _filter(mode: str, cubic: float) -> tuple[Callable[[np.ndarray], np.ndarray]
         inner = ((cubic + 2) * t - (cubic + 3)) * t * t + 1
         outer = ((cubic * t - 5 * cubic) * t + 8 * cubic) * t - 4 * cubic
         return np.where(t <= 1, inner, np.where(t < 2, outer, 0))
+
     return keys, 2
 
 
-def resize_matrix(out: int, size: int, scale: float, *, mode: str, transformation: str, nearest_mode: str = "round_prefer_floor", cubic: float = -0.75, antialias: bool = False,
-                  exclude_outside: bool = False, extrapolation: float = 0.0, roi: tuple[float, float] = (0.0, 1.0), length: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+def resize_matrix(
+    out: int,
+    size: int,
+    scale: float,
+    *,
+    mode: str,
+    transformation: str,
+    nearest_mode: str = "round_prefer_floor",
+    cubic: float = -0.75,
+    antialias: bool = False,
+    exclude_outside: bool = False,
+    extrapolation: float = 0.0,
+    roi: tuple[float, float] = (0.0, 1.0),
+    length: float | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """The matrix [out, size] of one axis, and a constant [out] to add where positions outside are extrapolated."""
     positions = coordinates(out, size, scale, transformation, roi, length)
     matrix, offset = np.zeros((out, size)), np.zeros(out)
@@ -83,9 +104,23 @@ def resize_matrix(out: int, size: int, scale: float, *, mode: str, transformatio
 
 
 @resample("Resize")
-def resize(op, x, roi: Array | None = None, scales: Array | None = None, sizes: Array | None = None, *, mode="nearest", coordinate_transformation_mode="half_pixel",
-           nearest_mode="round_prefer_floor", cubic_coeff_a=-0.75, antialias=0, exclude_outside=0, extrapolation_value=0.0, axes=None,
-           keep_aspect_ratio_policy="stretch"):
+def resize(
+    op,
+    x,
+    roi: Array | None = None,
+    scales: Array | None = None,
+    sizes: Array | None = None,
+    *,
+    mode="nearest",
+    coordinate_transformation_mode="half_pixel",
+    nearest_mode="round_prefer_floor",
+    cubic_coeff_a=-0.75,
+    antialias=0,
+    exclude_outside=0,
+    extrapolation_value=0.0,
+    axes=None,
+    keep_aspect_ratio_policy="stretch",
+):
     rank = len(op.static(x))
     axes = [axis % rank for axis in axes] if axes is not None else list(range(rank))
     targets = resize_targets(op.static(x), axes, scales, sizes, keep_aspect_ratio_policy)
@@ -94,13 +129,27 @@ def resize(op, x, roi: Array | None = None, scales: Array | None = None, sizes: 
         region = (float(roi[place]), float(roi[place + len(axes)])) if roi is not None and len(roi) else (0.0, 1.0)
         if out == size and scale == 1.0 and coordinate_transformation_mode != "tf_crop_and_resize":
             continue
-        matrix, offset = resize_matrix(out, size, scale, mode=mode, transformation=coordinate_transformation_mode, nearest_mode=nearest_mode, cubic=cubic_coeff_a,
-                                       antialias=bool(antialias), exclude_outside=bool(exclude_outside), extrapolation=extrapolation_value, roi=region, length=length)
+        matrix, offset = resize_matrix(
+            out,
+            size,
+            scale,
+            mode=mode,
+            transformation=coordinate_transformation_mode,
+            nearest_mode=nearest_mode,
+            cubic=cubic_coeff_a,
+            antialias=bool(antialias),
+            exclude_outside=bool(exclude_outside),
+            extrapolation=extrapolation_value,
+            roi=region,
+            length=length,
+        )
         x = _along(op, x, axis, matrix, offset, mode == "nearest")
     return x if x is not op.node.inputs[0] else op.Identity(x)
 
 
-def resize_targets(sizes: list[int], axes: list[int], scales: np.ndarray | None, wanted: np.ndarray | None, policy: str) -> list[tuple[int, float, float | None]]:
+def resize_targets(
+    sizes: list[int], axes: list[int], scales: np.ndarray | None, wanted: np.ndarray | None, policy: str
+) -> list[tuple[int, float, float | None]]:
     """For each axis the output size, the scale, and the length that aligned corners refer to."""
     if wanted is None or not len(wanted):
         scales = [float(np.float32(s)) for s in (scales if scales is not None else [1.0] * len(axes))]
@@ -128,6 +177,7 @@ def _along(op: Builder, x: ir.Value, axis: int, matrix: np.ndarray, offset: np.n
 
 
 # ---- sampling at computed positions
+
 
 def _unnormalised(op: Builder, grid: ir.Value, size: int, align_corners: bool) -> ir.Value:
     """[-1, 1] -> positions on an axis of `size` elements."""
@@ -168,7 +218,7 @@ def grid_sample(op, x, grid, *, mode="linear", padding_mode="zeros", align_corne
             if mode == "cubic" and padding_mode != "zeros":
                 position = _bounded(op, position, sizes[axis], padding_mode, bool(align_corners))
             inside = op.And(op.Greater(position, -0.5), op.Less(position, sizes[axis] - 0.5))
-            stride = float(math.prod(sizes[axis + 1:]))
+            stride = float(math.prod(sizes[axis + 1 :]))
             index = op.Add(index, op.Mul(op.Min(op.Max(position, 0.0), sizes[axis] - 1.0), stride))
             share = op.Mul(share, op.Cast(inside, to=1)) if share is not None else op.Cast(inside, to=1)
             weight = share if weight is None else op.Mul(weight, share)
@@ -200,6 +250,7 @@ def _taps(op: Builder, axis: ir.Value, mode: str) -> list[tuple[ir.Value, ir.Val
 
     def far(d):
         return op.Sub(op.Mul(op.Add(op.Mul(op.Sub(op.Mul(d, a), 5 * a), d), 8 * a), d), 4 * a)
+
     u = op.Sub(op.const(np.float32(1)), t)
     return [(op.Sub(base, 1.0), far(op.Add(t, 1.0))), (base, near(t)), (op.Add(base, 1.0), near(u)), (op.Add(base, 2.0), far(op.Add(u, 1.0)))]
 
@@ -209,16 +260,17 @@ def affine_grid(op, theta, size: Array, *, align_corners=0):
     """Constant homogeneous coordinates times theta."""
     n, _, *sizes = (int(s) for s in size)
     lines = [np.linspace(-1, 1, s) if align_corners else (2 * np.arange(s) + 1) / s - 1 for s in sizes]
-    mesh = np.stack([*np.meshgrid(*lines, indexing="ij")][::-1] + [np.ones(sizes)], -1).reshape(1, -1, len(sizes) + 1)
+    mesh = np.stack([*[*np.meshgrid(*lines, indexing="ij")][::-1], np.ones(sizes)], -1).reshape(1, -1, len(sizes) + 1)
     grid = op.MatMul(op.const(np.repeat(mesh, n, 0).astype(theta.dtype.numpy())), op.Transpose(theta, perm=[0, 2, 1]))
     return op.Reshape(grid, [n, *sizes, len(sizes)])
 
 
 @resample("RoiAlign")
-def roi_align(op, x, rois, batch_indices, *, mode="avg", output_height=1, output_width=1, sampling_ratio=0, spatial_scale=1.0,
-              coordinate_transformation_mode="half_pixel"):
+def roi_align(
+    op, x, rois, batch_indices, *, mode="avg", output_height=1, output_width=1, sampling_ratio=0, spatial_scale=1.0, coordinate_transformation_mode="half_pixel"
+):
     """A fixed grid of samples a bin. The adaptive count (sampling_ratio 0) depends on the data unless the boxes are constant."""
-    n, c, h, w = op.static(x)
+    _n, _c, _h, _w = op.static(x)
     count = op.static(rois)[0]
     boxes = constant(rois)
     shift = 0.5 if coordinate_transformation_mode == "half_pixel" else 0.0
@@ -237,7 +289,9 @@ def roi_align_one(op, x, rois, batch_indices, i, box, mode, height, width, scale
     return _roi_samples(op, x, op.Slice(rois, [i], [i + 1], [0]), op.Slice(batch_indices, [i], [i + 1], [0]), ratios, mode, height, width, scale, shift)
 
 
-def _roi_samples(op: Builder, x: ir.Value, rois: ir.Value, batch: ir.Value, ratios: tuple[int, int], mode: str, height: int, width: int, scale: float, shift: float) -> ir.Value:
+def _roi_samples(
+    op: Builder, x: ir.Value, rois: ir.Value, batch: ir.Value, ratios: tuple[int, int], mode: str, height: int, width: int, scale: float, shift: float
+) -> ir.Value:
     n, c, *sizes = op.static(x)
     count = op.static(rois)[0]
     places = []
@@ -246,7 +300,7 @@ def _roi_samples(op: Builder, x: ir.Value, rois: ir.Value, batch: ir.Value, rati
         end = op.Sub(op.Mul(op.Slice(rois, [3 - axis], [4 - axis], [1]), scale), shift)
         span = op.Sub(end, start) if shift else op.Max(op.Sub(end, start), 1.0)
         steps = (np.arange(cells * ratio) + 0.5) / (cells * ratio)
-        places.append(op.Add(start, op.Mul(span, op.const(steps[None].astype(np.float32)))))                      # [count, cells * ratio]
+        places.append(op.Add(start, op.Mul(span, op.const(steps[None].astype(np.float32)))))  # [count, cells * ratio]
     grid_h, grid_w = height * ratios[0], width * ratios[1]
     ys, xs = op.Reshape(places[0], [count, grid_h, 1]), op.Reshape(places[1], [count, 1, grid_w])
     source = op.Reshape(op.Transpose(x, perm=[0, 2, 3, 1]), [n * sizes[0] * sizes[1], c])
@@ -264,7 +318,7 @@ def _roi_samples(op: Builder, x: ir.Value, rois: ir.Value, batch: ir.Value, rati
     for y, wy in taps[0]:
         for xx, wx in taps[1]:
             index = op.Cast(op.Add(op.Add(base, op.Mul(y, float(sizes[1]))), xx), to=6)
-            parts.append(op.Mul(op.Gather(source, index, axis=0), op.Unsqueeze(op.Mul(wy, wx), [3])))              # [count, grid_h, grid_w, c]
+            parts.append(op.Mul(op.Gather(source, index, axis=0), op.Unsqueeze(op.Mul(wy, wx), [3])))  # [count, grid_h, grid_w, c]
     join = op.Max if mode == "max" else op.Add
     total = parts[0]
     for part in parts[1:]:
@@ -283,15 +337,17 @@ def deform_conv(op, x, w, offset, b=None, mask=None, *, kernel_shape=None, pads=
     strides, dilations, pads = strides or [1, 1], dilations or [1, 1], pads or [0] * 4
     _, _, oh, ow = op.static(offset)
     count = math.prod(kernel)
-    source = op.Reshape(op.Transpose(op.Reshape(x, [n, offset_group, c // offset_group, h * wd]), perm=[0, 1, 3, 2]), [n * offset_group * h * wd, c // offset_group])
+    source = op.Reshape(
+        op.Transpose(op.Reshape(x, [n, offset_group, c // offset_group, h * wd]), perm=[0, 1, 3, 2]), [n * offset_group * h * wd, c // offset_group]
+    )
     shifts = op.Reshape(offset, [n, offset_group, count, 2, oh * ow])
     grid = np.stack(np.meshgrid(np.arange(oh) * strides[0] - pads[0], np.arange(ow) * strides[1] - pads[1], indexing="ij"), 0).reshape(2, 1, oh * ow)
     inner = np.stack(np.meshgrid(np.arange(kernel[0]) * dilations[0], np.arange(kernel[1]) * dilations[1], indexing="ij"), 0).reshape(2, count, 1)
-    where = (grid + inner).astype(np.float32)                                                                     # [2, count, oh * ow]
+    where = (grid + inner).astype(np.float32)  # [2, count, oh * ow]
     base = op.const((np.arange(n * offset_group) * h * wd).reshape(n, offset_group, 1, 1).astype(np.float32))
     taps = []
     for axis, size in enumerate((h, wd)):
-        value = op.Add(op.Squeeze(op.Slice(shifts, [axis], [axis + 1], [3]), [3]), op.const(where[axis]))          # [n, g, count, oh * ow]
+        value = op.Add(op.Squeeze(op.Slice(shifts, [axis], [axis + 1], [3]), [3]), op.const(where[axis]))  # [n, g, count, oh * ow]
         low = op.Floor(value)
         t = op.Sub(value, low)
         pair = []
@@ -303,7 +359,7 @@ def deform_conv(op, x, w, offset, b=None, mask=None, *, kernel_shape=None, pads=
     for y, wy in taps[0]:
         for xx, wx in taps[1]:
             index = op.Cast(op.Add(op.Add(base, op.Mul(y, float(wd))), xx), to=6)
-            part = op.Mul(op.Gather(source, index, axis=0), op.Unsqueeze(op.Mul(wy, wx), [4]))                     # [n, g, count, oh * ow, c / g]
+            part = op.Mul(op.Gather(source, index, axis=0), op.Unsqueeze(op.Mul(wy, wx), [4]))  # [n, g, count, oh * ow, c / g]
             total = part if total is None else op.Add(total, part)
     if mask is not None:
         total = op.Mul(total, op.Reshape(mask, [n, offset_group, count, oh * ow, 1]))

@@ -3,6 +3,7 @@
 `Value.meta["known"]` of a 0-D or 1-D integer value is a tuple with an int for an element that is known, a string for one that equals a
 symbolic dimension, and None for any other.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -20,7 +21,7 @@ OPSETS = {"": HUB_OPSET, "ai.onnx.ml": HUB_ML_OPSET}
 NEWEST = 1 << 16
 _IMPORTS = [helper.make_opsetid(domain, version) for domain, version in OPSETS.items()]
 Known = tuple[Any, ...]
-MOST_KNOWN = 1024           # the largest integer constant that takes part in shape inference
+MOST_KNOWN = 1024  # the largest integer constant that takes part in shape inference
 
 
 def schema_of(node: ir.Node) -> Any:
@@ -51,7 +52,9 @@ def infer_node(node: ir.Node) -> None:
             if array is not None and array.size <= MOST_KNOWN:
                 data[value.name] = onnx.numpy_helper.from_array(np.array(array))
             elif is_number(known(value)):
-                data[value.name] = onnx.numpy_helper.from_array(np.asarray(known(value), np.int64).reshape([dim for dim in value.shape if isinstance(dim, int)]))
+                data[value.name] = onnx.numpy_helper.from_array(
+                    np.asarray(known(value), np.int64).reshape([dim for dim in value.shape if isinstance(dim, int)])
+                )
     try:
         inferred = shape_inference.infer_node_outputs(schema, ir.serde.serialize_node(node), types, data, opset_imports=_IMPORTS, ir_version=HUB_IR_VERSION)
     except (shape_inference.InferenceError, onnx.checker.ValidationError, RuntimeError, ValueError):
@@ -109,6 +112,7 @@ def set_dims(value: ir.Value, elements: Known | list) -> None:
 
 
 # ---- shapes from partly known sizes, which ONNX's functions see only when they are constants
+
 
 def _reshape(node: ir.Node) -> None:
     target, source = known(node.inputs[1]), dims(node.inputs[0])
@@ -169,15 +173,24 @@ def _slice(node: ir.Node) -> None:
         set_dims(node.outputs[0], [None if i in cut else x for i, x in enumerate(source)])
 
 
-BY_KNOWN: dict[str, Callable[[ir.Node], None]] = {"Reshape": _reshape, "ConstantOfShape": _constant_of_shape, "Expand": _expand, "Tile": _tile,
-                                                  "Resize": _sizes, "Slice": _slice}
+BY_KNOWN: dict[str, Callable[[ir.Node], None]] = {
+    "Reshape": _reshape,
+    "ConstantOfShape": _constant_of_shape,
+    "Expand": _expand,
+    "Tile": _tile,
+    "Resize": _sizes,
+    "Slice": _slice,
+}
 
 
 # ---- integer values that are not constant but partly known
 
+
 def _shape(node: ir.Node) -> Known | None:
     sizes = dims(node.inputs[0])
-    return None if sizes is None else tuple(sizes[slice(node.attributes.get_int("start", 0), node.attributes["end"].value if "end" in node.attributes else None)])
+    return (
+        None if sizes is None else tuple(sizes[slice(node.attributes.get_int("start", 0), node.attributes["end"].value if "end" in node.attributes else None)])
+    )
 
 
 def _size(node: ir.Node) -> Known | None:
@@ -217,8 +230,11 @@ def _arithmetic(function: Callable[[int, int], int]) -> Callable[[ir.Node], Know
             return None
         count = max(len(a), len(b))
         pairs = zip(a * (count // len(a)), b * (count // len(b)), strict=True)
-        return tuple(function(x, y) if isinstance(x, int) and isinstance(y, int) else x if _neutral(node.op_type, y) else y if _neutral(node.op_type, x, True) else None
-                     for x, y in pairs)
+        return tuple(
+            function(x, y) if isinstance(x, int) and isinstance(y, int) else x if _neutral(node.op_type, y) else y if _neutral(node.op_type, x, True) else None
+            for x, y in pairs
+        )
+
     return apply
 
 
@@ -227,16 +243,33 @@ def _neutral(op_type: str, element: Any, first: bool = False) -> bool:
 
 
 KNOWN: dict[str, Callable[[ir.Node], Known | None]] = {
-    "Shape": _shape, "Size": _size, "Gather": _gather, "Slice": _cut, "Concat": _concat, "Unsqueeze": _through, "Squeeze": _through, "Cast": _through, "Identity": _through,
-    "Add": _arithmetic(lambda a, b: a + b), "Sub": _arithmetic(lambda a, b: a - b), "Mul": _arithmetic(lambda a, b: a * b),
-    "Div": _arithmetic(lambda a, b: abs(a) // abs(b) * (1 if a * b >= 0 else -1) if b else 0), "Max": _arithmetic(max), "Min": _arithmetic(min),
+    "Shape": _shape,
+    "Size": _size,
+    "Gather": _gather,
+    "Slice": _cut,
+    "Concat": _concat,
+    "Unsqueeze": _through,
+    "Squeeze": _through,
+    "Cast": _through,
+    "Identity": _through,
+    "Add": _arithmetic(lambda a, b: a + b),
+    "Sub": _arithmetic(lambda a, b: a - b),
+    "Mul": _arithmetic(lambda a, b: a * b),
+    "Div": _arithmetic(lambda a, b: abs(a) // abs(b) * (1 if a * b >= 0 else -1) if b else 0),
+    "Max": _arithmetic(max),
+    "Min": _arithmetic(min),
 }
 
 
 def learn(node: ir.Node) -> None:
     """Notes what is known about a node's first output."""
-    if node.domain == "" and node.op_type in KNOWN and node.outputs[0].shape is not None and node.outputs[0].shape.rank() <= 1 \
-            and node.outputs[0].dtype in (ir.DataType.INT64, ir.DataType.INT32):
+    if (
+        node.domain == ""
+        and node.op_type in KNOWN
+        and node.outputs[0].shape is not None
+        and node.outputs[0].shape.rank() <= 1
+        and node.outputs[0].dtype in (ir.DataType.INT64, ir.DataType.INT32)
+    ):
         elements = KNOWN[node.op_type](node) if all(value is not None for value in node.inputs) else None
         if elements is not None and len(elements) <= MOST_KNOWN:
             node.outputs[0].meta["known"] = elements

@@ -1,4 +1,5 @@
 """Chains of reshapes and transposes that are one reshape, one transpose, or nothing."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Casts around operators whose kernels in the target do not know an element type."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
@@ -12,16 +13,42 @@ from isomorph.tensors import lazily
 T = ir.DataType
 # What stands in for a type, best first. The number of bits that survive exactly decides whether it is a loss.
 STANDS_IN: dict[ir.DataType, tuple[ir.DataType, ...]] = {
-    T.DOUBLE: (T.FLOAT,), T.FLOAT16: (T.FLOAT,), T.BFLOAT16: (T.FLOAT,), T.FLOAT: (),
-    T.BOOL: (T.INT32, T.UINT8, T.FLOAT), T.UINT8: (T.INT32, T.INT64, T.FLOAT), T.INT8: (T.INT32, T.INT64, T.FLOAT), T.INT16: (T.INT32, T.INT64, T.FLOAT),
-    T.UINT16: (T.INT32, T.INT64, T.FLOAT), T.INT32: (T.INT64, T.FLOAT), T.UINT32: (T.INT64, T.INT32, T.FLOAT), T.INT64: (T.INT32, T.FLOAT),
-    T.UINT64: (T.INT64, T.INT32, T.FLOAT), T.INT4: (T.INT8, T.INT32, T.FLOAT), T.UINT4: (T.UINT8, T.INT32, T.FLOAT),
+    T.DOUBLE: (T.FLOAT,),
+    T.FLOAT16: (T.FLOAT,),
+    T.BFLOAT16: (T.FLOAT,),
+    T.FLOAT: (),
+    T.BOOL: (T.INT32, T.UINT8, T.FLOAT),
+    T.UINT8: (T.INT32, T.INT64, T.FLOAT),
+    T.INT8: (T.INT32, T.INT64, T.FLOAT),
+    T.INT16: (T.INT32, T.INT64, T.FLOAT),
+    T.UINT16: (T.INT32, T.INT64, T.FLOAT),
+    T.INT32: (T.INT64, T.FLOAT),
+    T.UINT32: (T.INT64, T.INT32, T.FLOAT),
+    T.INT64: (T.INT32, T.FLOAT),
+    T.UINT64: (T.INT64, T.INT32, T.FLOAT),
+    T.INT4: (T.INT8, T.INT32, T.FLOAT),
+    T.UINT4: (T.UINT8, T.INT32, T.FLOAT),
 }
-EXACT_BITS = {T.DOUBLE: 53, T.FLOAT: 24, T.FLOAT16: 11, T.BFLOAT16: 8, T.BOOL: 1, T.UINT8: 8, T.INT8: 7, T.INT16: 15, T.UINT16: 16, T.INT32: 31, T.UINT32: 32,
-              T.INT64: 63, T.UINT64: 64, T.INT4: 4, T.UINT4: 4}
+EXACT_BITS = {
+    T.DOUBLE: 53,
+    T.FLOAT: 24,
+    T.FLOAT16: 11,
+    T.BFLOAT16: 8,
+    T.BOOL: 1,
+    T.UINT8: 8,
+    T.INT8: 7,
+    T.INT16: 15,
+    T.UINT16: 16,
+    T.INT32: 31,
+    T.UINT32: 32,
+    T.INT64: 63,
+    T.UINT64: 64,
+    T.INT4: 4,
+    T.UINT4: 4,
+}
 
 
-COMPACT = 1 << 10               # bytes; smaller constants are not worth a node
+COMPACT = 1 << 10  # bytes; smaller constants are not worth a node
 
 
 def groups(node: ir.Node) -> list[tuple[list[int], list[int]]]:
@@ -60,10 +87,16 @@ def _legalize(graph: ir.Graph, allowed: Callable, findings: list[Finding]) -> No
             continue
         stand_in = next((kind for kind in STANDS_IN.get(given, ()) if kind in types), None)
         if stand_in is None:
-            continue            # the lowering reports it
+            continue  # the lowering reports it
         if EXACT_BITS[stand_in] < EXACT_BITS[given]:
-            findings.append(Finding("values.narrowed", Severity.LOW, node.name or node.outputs[0].name or node.op_type,
-                                    f"{node.op_type} computes in {stand_in.name} instead of {given.name}"))
+            findings.append(
+                Finding(
+                    "values.narrowed",
+                    Severity.LOW,
+                    node.name or node.outputs[0].name or node.op_type,
+                    f"{node.op_type} computes in {stand_in.name} instead of {given.name}",
+                )
+            )
         for index in inputs:
             node.replace_input_with(index, _cast(graph, node, node.inputs[index], stand_in))
         for index in outputs:

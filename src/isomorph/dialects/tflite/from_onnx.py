@@ -3,6 +3,7 @@
 The passes before have brought the graph into the form these rules take: constants folded, operators decomposed, types within what the
 kernels know, convolutions and pools channels-last with VALID or SAME padding (domain `last`), no captured outer values in bodies.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -13,15 +14,47 @@ from isomorph.dialects.tflite.quantized import parameters
 from isomorph.tensors import lazily
 
 from_onnx = Mapping("")
-LAST = "last"                   # the domain of nodes whose data is channels-last
+LAST = "last"  # the domain of nodes whose data is channels-last
 
-from_onnx.same({
-    "Abs": "ABS", "Neg": "NEG", "Exp": "EXP", "Log": "LOG", "Sqrt": "SQRT", "Sin": "SIN", "Cos": "COS", "Floor": "FLOOR", "Ceil": "CEIL", "Round": "ROUND",
-    "Sign": "SIGN", "Tanh": "TANH", "Sigmoid": "LOGISTIC", "Relu": "RELU", "HardSwish": "HARD_SWISH", "Not": "LOGICAL_NOT", "Atan2": "ATAN2",
-    "Div": "DIV", "Pow": "POW", "Max": "MAXIMUM", "Min": "MINIMUM", "And": "LOGICAL_AND", "Or": "LOGICAL_OR",
-    "Equal": "EQUAL", "Greater": "GREATER", "GreaterOrEqual": "GREATER_EQUAL", "Less": "LESS", "LessOrEqual": "LESS_EQUAL", "Where": "SELECT_V2",
-    "BitwiseXor": "BITWISE_XOR", "BitwiseAnd": "STABLEHLO_AND", "Rsqrt": "RSQRT", "SquaredDifference": "SQUARED_DIFFERENCE", "FloorDiv": "FLOOR_DIV", "NotEqual": "NOT_EQUAL",
-})
+from_onnx.same(
+    {
+        "Abs": "ABS",
+        "Neg": "NEG",
+        "Exp": "EXP",
+        "Log": "LOG",
+        "Sqrt": "SQRT",
+        "Sin": "SIN",
+        "Cos": "COS",
+        "Floor": "FLOOR",
+        "Ceil": "CEIL",
+        "Round": "ROUND",
+        "Sign": "SIGN",
+        "Tanh": "TANH",
+        "Sigmoid": "LOGISTIC",
+        "Relu": "RELU",
+        "HardSwish": "HARD_SWISH",
+        "Not": "LOGICAL_NOT",
+        "Atan2": "ATAN2",
+        "Div": "DIV",
+        "Pow": "POW",
+        "Max": "MAXIMUM",
+        "Min": "MINIMUM",
+        "And": "LOGICAL_AND",
+        "Or": "LOGICAL_OR",
+        "Equal": "EQUAL",
+        "Greater": "GREATER",
+        "GreaterOrEqual": "GREATER_EQUAL",
+        "Less": "LESS",
+        "LessOrEqual": "LESS_EQUAL",
+        "Where": "SELECT_V2",
+        "BitwiseXor": "BITWISE_XOR",
+        "BitwiseAnd": "STABLEHLO_AND",
+        "Rsqrt": "RSQRT",
+        "SquaredDifference": "SQUARED_DIFFERENCE",
+        "FloorDiv": "FLOOR_DIV",
+        "NotEqual": "NOT_EQUAL",
+    }
+)
 
 
 @from_onnx("Add", "Sub", "Mul")
@@ -29,7 +62,7 @@ def arithmetic(op, a, b, *, activation="NONE"):
     return op.make(op.node.op_type.upper(), [a, b], {"fused_activation_function": activation})
 
 
-SIZES = np.dtype(np.int32)      # shapes and axes are int32: the one type that every kernel version takes
+SIZES = np.dtype(np.int32)  # shapes and axes are int32: the one type that every kernel version takes
 
 
 def sizes_of(op: Builder, vector: ir.Value) -> ir.Value:
@@ -53,15 +86,18 @@ def identity(op, x):
 def cast(op, x, *, to, saturate=1, round_mode="up"):
     to = ir.DataType(to)
     if {x.dtype, to} == {ir.DataType.UINT64, ir.DataType.INT64} or x.dtype == to:
-        return op.BITCAST(x)            # CAST does not know uint64; below 2^63 the bits are the same
+        return op.BITCAST(x)  # CAST does not know uint64; below 2^63 the bits are the same
     if ir.DataType.UINT64 in (x.dtype, to):
-        return op.BITCAST(cast(op, x, to=ir.DataType.INT64), _dtype=to, _shape=x.shape) if to == ir.DataType.UINT64 else \
-            cast(op, op.BITCAST(x, _dtype=ir.DataType.INT64, _shape=x.shape), to=to)
+        return (
+            op.BITCAST(cast(op, x, to=ir.DataType.INT64), _dtype=to, _shape=x.shape)
+            if to == ir.DataType.UINT64
+            else cast(op, op.BITCAST(x, _dtype=ir.DataType.INT64, _shape=x.shape), to=to)
+        )
     if x.dtype == ir.DataType.FLOAT16 and to == ir.DataType.FLOAT and x.is_initializer():
-        return op.DEQUANTIZE(x, _dtype=to, _shape=x.shape)          # how float16 weights are stored
+        return op.DEQUANTIZE(x, _dtype=to, _shape=x.shape)  # how float16 weights are stored
     narrow = {ir.DataType.INT4, ir.DataType.UINT4}
     if (x.dtype in narrow) != (to in narrow) and ir.DataType.FLOAT not in (x.dtype, to):
-        return cast(op, cast(op, x, to=ir.DataType.FLOAT), to=to)       # the kernel knows 4 bits and float32 only
+        return cast(op, cast(op, x, to=ir.DataType.FLOAT), to=to)  # the kernel knows 4 bits and float32 only
     names = [TYPE_NAME.get(kind) for kind in (x.dtype, to)]
     if None in names:
         op.reject(f"a cast from {x.dtype.name} to {to.name}, which the kernel does not know")
@@ -73,10 +109,25 @@ def bit_cast(op, x, *, to):
     return op.BITCAST(x)
 
 
-TYPE_NAME = {ir.DataType.FLOAT: "FLOAT32", ir.DataType.FLOAT16: "FLOAT16", ir.DataType.INT32: "INT32", ir.DataType.UINT8: "UINT8", ir.DataType.INT64: "INT64",
-             ir.DataType.STRING: "STRING", ir.DataType.BOOL: "BOOL", ir.DataType.INT16: "INT16", ir.DataType.COMPLEX64: "COMPLEX64", ir.DataType.INT8: "INT8",
-             ir.DataType.DOUBLE: "FLOAT64", ir.DataType.UINT64: "UINT64", ir.DataType.UINT32: "UINT32", ir.DataType.UINT16: "UINT16", ir.DataType.INT4: "INT4",
-             ir.DataType.BFLOAT16: "BFLOAT16", ir.DataType.UINT4: "UINT4"}
+TYPE_NAME = {
+    ir.DataType.FLOAT: "FLOAT32",
+    ir.DataType.FLOAT16: "FLOAT16",
+    ir.DataType.INT32: "INT32",
+    ir.DataType.UINT8: "UINT8",
+    ir.DataType.INT64: "INT64",
+    ir.DataType.STRING: "STRING",
+    ir.DataType.BOOL: "BOOL",
+    ir.DataType.INT16: "INT16",
+    ir.DataType.COMPLEX64: "COMPLEX64",
+    ir.DataType.INT8: "INT8",
+    ir.DataType.DOUBLE: "FLOAT64",
+    ir.DataType.UINT64: "UINT64",
+    ir.DataType.UINT32: "UINT32",
+    ir.DataType.UINT16: "UINT16",
+    ir.DataType.INT4: "INT4",
+    ir.DataType.BFLOAT16: "BFLOAT16",
+    ir.DataType.UINT4: "UINT4",
+}
 
 
 @from_onnx("LeakyRelu")
@@ -127,6 +178,7 @@ def bit_shift(op, x, y, *, direction):
 
 # ---- shapes
 
+
 @from_onnx("Reshape")
 def reshape(op, x, shape, *, allowzero=0):
     """A 0 that copies a size does not exist here: it is the known size, or -1 where that is the only unknown one."""
@@ -142,7 +194,11 @@ def reshape(op, x, shape, *, allowzero=0):
     parts = []
     for axis, size in enumerate(array):
         if size == 0 and not allowzero:
-            parts.append(op.STRIDED_SLICE(whole, op.const(np.array([axis], SIZES)), op.const(np.array([axis + 1], SIZES)), op.const(np.array([1], SIZES)), _dtype=6, _shape=[1]))
+            parts.append(
+                op.STRIDED_SLICE(
+                    whole, op.const(np.array([axis], SIZES)), op.const(np.array([axis + 1], SIZES)), op.const(np.array([1], SIZES)), _dtype=6, _shape=[1]
+                )
+            )
         else:
             parts.append(op.const(np.array([size], SIZES)))
     return op.RESHAPE(x, op.CONCATENATION(*parts, axis=0, _dtype=6, _shape=[len(parts)]))
@@ -286,7 +342,10 @@ def _dynamic_slice(op: Builder, x: ir.Value, starts: ir.Value, ends: ir.Value, a
         if axes == tuple(range(rank)):
             return vector
         source = op.CONCATENATION(vector, op.const(np.array([filler], SIZES)), axis=0, _dtype=6, _shape=[len(axes) + 1])
-        return op.GATHER(source, op.const(np.asarray([axes.index(axis) if axis in axes else len(axes) for axis in range(rank)], SIZES)), axis=0, _dtype=6, _shape=[rank])
+        return op.GATHER(
+            source, op.const(np.asarray([axes.index(axis) if axis in axes else len(axes) for axis in range(rank)], SIZES)), axis=0, _dtype=6, _shape=[rank]
+        )
+
     begin, end = spread(starts, 0), spread(ends, (1 << 31) - 1)
     stride = op.const(np.asarray([steps[axes.index(axis)] if axis in axes else 1 for axis in range(rank)], SIZES))
     return op.STRIDED_SLICE(x, begin, end, stride)
@@ -297,21 +356,26 @@ def pad(op, x, pads, value=None, axes: Ints | None = None, *, mode="constant"):
     rank, _ = op.of(x)
     array = constant(pads)
     if array is None:
-        pairs = op.TRANSPOSE(op.RESHAPE(sizes_of(op, pads), op.const(np.array([2, rank], SIZES)), new_shape=[2, rank], _dtype=6, _shape=[2, rank]),
-                             op.const(np.array([1, 0], SIZES)), _dtype=6, _shape=[rank, 2])
+        pairs = op.TRANSPOSE(
+            op.RESHAPE(sizes_of(op, pads), op.const(np.array([2, rank], SIZES)), new_shape=[2, rank], _dtype=6, _shape=[2, rank]),
+            op.const(np.array([1, 0], SIZES)),
+            _dtype=6,
+            _shape=[rank, 2],
+        )
     else:
         pairs = op.const(array.reshape(2, rank).T.astype(SIZES))
     if mode == "reflect":
         return op.MIRROR_PAD(x, pairs, mode="REFLECT")
     filler = constant(value)
     if "quantization" in x.meta and filler is not None and int(filler) == int(x.meta["quantization"].zero_point[0]):
-        return op.PAD(x, pairs)         # pads integers with the zero point
+        return op.PAD(x, pairs)  # pads integers with the zero point
     if value is None or (filler is not None and not np.any(filler != 0) and "quantization" not in x.meta):
         return op.PAD(x, pairs)
     return op.PADV2(x, pairs, value)
 
 
 # ---- gather and scatter
+
 
 @from_onnx("Gather")
 def gather(op, x, indices, *, axis=0):
@@ -332,8 +396,11 @@ def gather_nd(op, x, indices, *, batch_dims=0):
 def add_scattered(op, indices, updates, shape):
     """Positions and shape must have one type: int32."""
     where = _indices(op, indices)
-    return op.SCATTER_ND(where if where.dtype == ir.DataType.INT32 else op.CAST(where, in_data_type="INT64", out_data_type="INT32", _dtype=6, _shape=where.shape),
-                         updates, sizes_of(op, shape))
+    return op.SCATTER_ND(
+        where if where.dtype == ir.DataType.INT32 else op.CAST(where, in_data_type="INT64", out_data_type="INT32", _dtype=6, _shape=where.shape),
+        updates,
+        sizes_of(op, shape),
+    )
 
 
 @from_onnx("NonZero")
@@ -350,11 +417,13 @@ def one_hot(op, indices, depth, on, off, *, axis=-1):
 
 # ---- reductions
 
+
 def _reduction(target: str) -> None:
     def rule(op: Builder, x: ir.Value, axes: Ints | None = None, *, keepdims=1, noop_with_empty_axes=0):
         rank, _ = op.of(x)
         axes = tuple(axis % rank for axis in axes) if axes else () if noop_with_empty_axes else tuple(range(rank))
         return op.make(target, [x, op.const(np.asarray(axes, SIZES))], {"keep_dims": bool(keepdims)})
+
     from_onnx({"SUM": "ReduceSum", "MEAN": "ReduceMean", "REDUCE_MAX": "ReduceMax", "REDUCE_MIN": "ReduceMin", "REDUCE_PROD": "ReduceProd"}[target])(rule)
 
 
@@ -395,6 +464,7 @@ def log_softmax(op, x, *, axis=-1):
 
 # ---- linear algebra
 
+
 @from_onnx("MatMul")
 def matmul(op, a, b):
     """A constant matrix on the right is a fully connected layer, whose weights are [outputs, inputs]."""
@@ -412,7 +482,9 @@ def matmul(op, a, b):
 def is_weight(value: ir.Value) -> bool:
     """A constant, or one that is stored in fewer bits."""
     source = value.producer()
-    return value.is_initializer() or (source is not None and source.op_type in ("DEQUANTIZE", "DequantizeLinear", "CAST", "Cast") and source.inputs[0].is_initializer())
+    return value.is_initializer() or (
+        source is not None and source.op_type in ("DEQUANTIZE", "DequantizeLinear", "CAST", "Cast") and source.inputs[0].is_initializer()
+    )
 
 
 @from_onnx("FullyConnected")
@@ -440,14 +512,17 @@ def _adopted(op: Builder, value: ir.Value, perm: tuple[int, ...]) -> ir.Value:
     fresh = op.context.shared[value, perm] = op.const(lazily(perm, value.const_value), name=value.name)
     if "quantization" in value.meta:
         quantization = value.meta["quantization"]
-        fresh.meta["quantization"] = type(quantization)(quantization.scale, quantization.zero_point, perm.index(quantization.axis) if quantization.per_axis else 0)
+        fresh.meta["quantization"] = type(quantization)(
+            quantization.scale, quantization.zero_point, perm.index(quantization.axis) if quantization.per_axis else 0
+        )
     return fresh
 
 
 # ---- convolution and pooling, channels-last: [N, H, W, C]
 
+
 def _window(strides, dilations=None) -> dict[str, int]:
-    names = ("d", "h", "w")[-len(strides):]
+    names = ("d", "h", "w")[-len(strides) :]
     window = {f"stride_{n}": s for n, s in zip(names, strides, strict=True)}
     for n, d in zip(names, dilations or (), strict=False):
         window[f"dilation_{n}_factor"] = d
@@ -463,7 +538,7 @@ def conv(op, x, w, b=None, *, auto_pad="VALID", strides=(1, 1), dilations=(1, 1)
     common = {**_window(strides, dilations), "padding": PADDING[auto_pad], "fused_activation_function": activation}
     if len(strides) == 3:
         return op.CONV_3D(x, _adopted(op, w, (2, 3, 4, 1, 0)), b, **common)
-    if b is None:                       # without a delegate the kernel insists on one
+    if b is None:  # without a delegate the kernel insists on one
         b = op.const(np.zeros(int(w.shape[0]), np.float32))
     if group > 1 and w.shape[1] == 1 and group == op.of(x)[1][3]:
         return op.DEPTHWISE_CONV_2D(x, _adopted(op, w, (1, 2, 3, 0)), b, depth_multiplier=w.shape[0] // group, **common)
@@ -475,20 +550,25 @@ def conv_transpose(op, x, w, b=None, shape=None, *, auto_pad="VALID", strides=(1
     """IOHW -> OHWI; 3-D: IODHW -> DHWOI. `shape` is the channels-last size of the result."""
     window = {**_window(strides), "padding": PADDING[auto_pad]}
     if len(strides) == 3:
-        return op.CONV_3D_TRANSPOSE(sizes_of(op, shape), _adopted(op, w, (2, 3, 4, 1, 0)), x, b, dilation_d_factor=1, dilation_h_factor=1, dilation_w_factor=1, **window)
+        return op.CONV_3D_TRANSPOSE(
+            sizes_of(op, shape), _adopted(op, w, (2, 3, 4, 1, 0)), x, b, dilation_d_factor=1, dilation_h_factor=1, dilation_w_factor=1, **window
+        )
     return op.TRANSPOSE_CONV(sizes_of(op, shape), _adopted(op, w, (1, 2, 3, 0)), x, b, fused_activation_function=activation, **window)
 
 
 @from_onnx("last::MaxPool")
 def max_pool(op, x, *, kernel_shape, auto_pad="VALID", strides=(1, 1), activation="NONE"):
-    return op.MAX_POOL_2D(x, filter_height=kernel_shape[0], filter_width=kernel_shape[1], padding=PADDING[auto_pad], fused_activation_function=activation, **_window(strides))
+    return op.MAX_POOL_2D(
+        x, filter_height=kernel_shape[0], filter_width=kernel_shape[1], padding=PADDING[auto_pad], fused_activation_function=activation, **_window(strides)
+    )
 
 
 @from_onnx("last::AveragePool")
 def average_pool(op, x, *, kernel_shape, auto_pad="VALID", strides=(1, 1), count_include_pad=0, activation="NONE"):
     """The kernel counts only what lies inside, as ONNX does without count_include_pad."""
-    return op.AVERAGE_POOL_2D(x, filter_height=kernel_shape[0], filter_width=kernel_shape[1], padding=PADDING[auto_pad], fused_activation_function=activation,
-                              **_window(strides))
+    return op.AVERAGE_POOL_2D(
+        x, filter_height=kernel_shape[0], filter_width=kernel_shape[1], padding=PADDING[auto_pad], fused_activation_function=activation, **_window(strides)
+    )
 
 
 @from_onnx("last::ResizeSpatial")
@@ -509,6 +589,7 @@ def space_to_depth(op, x, *, blocksize, mode="DCR"):
 
 # ---- quantisation
 
+
 @from_onnx("QuantizeLinear")
 def quantize(op, x, scale, zero=None, **attributes):
     """The parameters are the tensor's own. An integer input is requantised."""
@@ -527,6 +608,7 @@ def dequantize(op, x, scale, zero=None, **attributes):
 
 # ---- control flow; the pass before has made every captured value an explicit input of both bodies
 
+
 @from_onnx("If")
 def if_of(op, condition, *inputs, then_branch, else_branch):
     return op.IF(condition, *inputs, then_branch=op.subgraph(then_branch), else_branch=op.subgraph(else_branch), _outputs=len(op.outputs))
@@ -538,6 +620,7 @@ def while_of(op, *state, cond, body):
 
 
 # ---- detection
+
 
 @from_onnx("NonMaxSuppressionOne")
 def non_max_suppression(op, boxes, scores, count, iou: Float, score):

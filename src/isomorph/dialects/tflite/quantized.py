@@ -4,6 +4,7 @@ Three steps on the ONNX graph in kernel form: unsigned activations beside signed
 operators that only move elements; then every operator between them takes the integers themselves. Values of such operators carry their
 parameters in `meta["quantization"]`, the operators carry `meta["quantized"]`.
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -19,12 +20,47 @@ from isomorph.tensors import array_tensor, lazily
 T = ir.DataType
 SMALL, WIDE = frozenset({T.INT8, T.UINT8}), frozenset({T.INT8, T.UINT8, T.INT16})
 
-MOVES = {"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "GatherND", "Expand", "Tile", "ReverseAxis", "Split", "Pad", "MaxPool",
-         "DepthToSpace", "SpaceToDepth", "ResizeSpatial", "Identity"}
+MOVES = {
+    "Reshape",
+    "Transpose",
+    "Squeeze",
+    "Unsqueeze",
+    "Flatten",
+    "Slice",
+    "Gather",
+    "GatherND",
+    "Expand",
+    "Tile",
+    "ReverseAxis",
+    "Split",
+    "Pad",
+    "MaxPool",
+    "DepthToSpace",
+    "SpaceToDepth",
+    "ResizeSpatial",
+    "Identity",
+}
 # Integer kernels: the types they take, and whether all quantised inputs and outputs must have the same parameters.
 COMPUTES: dict[str, tuple[frozenset[ir.DataType], bool]] = {
-    **dict.fromkeys(("Add", "Sub", "Mul", "Conv", "TransposedConv", "FullyConnected", "MatMul", "ReduceMean", "Softmax", "Sigmoid", "Tanh", "LeakyRelu", "Relu",
-                     "ReduceSum"), (WIDE, False)),
+    **dict.fromkeys(
+        (
+            "Add",
+            "Sub",
+            "Mul",
+            "Conv",
+            "TransposedConv",
+            "FullyConnected",
+            "MatMul",
+            "ReduceMean",
+            "Softmax",
+            "Sigmoid",
+            "Tanh",
+            "LeakyRelu",
+            "Relu",
+            "ReduceSum",
+        ),
+        (WIDE, False),
+    ),
     **dict.fromkeys(("HardSwish", "PRelu", "Relu6", "LogSoftmax", "SquaredDifference"), (SMALL, False)),
     **dict.fromkeys(("Abs", "Rsqrt", "Elu", "Gelu"), (frozenset({T.INT8}), False)),
     **dict.fromkeys(("AveragePool", "Concat", "Max", "Min", "ReduceMax", "ReduceMin"), (WIDE, True)),
@@ -56,7 +92,13 @@ def parameters(node: ir.Node) -> Quantization | None:
 
 
 def _same(a: Quantization | None, b: Quantization | None) -> bool:
-    return a is not None and b is not None and np.array_equal(a.scale, b.scale) and np.array_equal(a.zero_point, b.zero_point) and (not a.per_axis or a.axis == b.axis)
+    return (
+        a is not None
+        and b is not None
+        and np.array_equal(a.scale, b.scale)
+        and np.array_equal(a.zero_point, b.zero_point)
+        and (not a.per_axis or a.axis == b.axis)
+    )
 
 
 def _dequantize(value: ir.Value | None) -> ir.Node | None:
@@ -97,7 +139,7 @@ class _Quantize:
 
     def name(self, base: str | None) -> str:
         self.count += 1
-        return f"{base}/q{self.count}_{id(self.graph) & 0xffff}"
+        return f"{base}/q{self.count}_{id(self.graph) & 0xFFFF}"
 
     def constant(self, array: Any, base: str | None, quantization: Quantization | None = None) -> ir.Value:
         tensor = array_tensor(array) if isinstance(array, (np.ndarray, np.generic)) else array
@@ -120,7 +162,11 @@ class _Quantize:
 
     def signed(self) -> None:
         """The integer kernels want activations and weights of one sign: uint8 x is int8 x - 128 with the zero point moved along."""
-        weights = {node.inputs[0].dtype for node in self.graph if node.op_type == "DequantizeLinear" and node.inputs[0].is_initializer() and len(node.inputs[0].shape) > 1}
+        weights = {
+            node.inputs[0].dtype
+            for node in self.graph
+            if node.op_type == "DequantizeLinear" and node.inputs[0].is_initializer() and len(node.inputs[0].shape) > 1
+        }
         if T.INT8 not in weights:
             return
         for node in list(self.graph):
@@ -137,7 +183,9 @@ class _Quantize:
                 for use in list(stored.uses()):
                     self.renew(use.node, moved)
             elif node.op_type == "DequantizeLinear" and stored.is_initializer():
-                node.replace_input_with(0, self.constant(lazily(lambda a: (a.astype(np.int16) - 128).astype(np.int8), stored.const_value, element_type=int(T.INT8)), stored.name))
+                node.replace_input_with(
+                    0, self.constant(lazily(lambda a: (a.astype(np.int16) - 128).astype(np.int8), stored.const_value, element_type=int(T.INT8)), stored.name)
+                )
                 self.renew(node, moved)
             elif node.op_type == "DequantizeLinear" and (producer is None or producer.op_type != "QuantizeLinear"):
                 self.behind(node, moved)
@@ -183,7 +231,9 @@ class _Quantize:
             if before is None or before.inputs[0].is_initializer() or before.inputs[0].dtype not in WIDE or parameters(before).per_axis:
                 continue
             quantization, kind = parameters(before), before.inputs[0].dtype
-            if (node.op_type == "ResizeSpatial" and node.attributes.get_string("mode") == "linear" and kind == T.UINT8) or not self.moves_zero(node, quantization, kind):
+            if (node.op_type == "ResizeSpatial" and node.attributes.get_string("mode") == "linear" and kind == T.UINT8) or not self.moves_zero(
+                node, quantization, kind
+            ):
                 continue
             node.replace_input_with(0, before.inputs[0])
             self.carry(before.inputs[0], quantization)
@@ -203,7 +253,13 @@ class _Quantize:
         if value is None:
             return False
         info = np.iinfo(kind.numpy())
-        stored = int(quantization.zero_point[0]) if value == 0 else info.min if value == -np.inf else round(value / float(quantization.scale[0])) + int(quantization.zero_point[0])
+        stored = (
+            int(quantization.zero_point[0])
+            if value == 0
+            else info.min
+            if value == -np.inf
+            else round(value / float(quantization.scale[0])) + int(quantization.zero_point[0])
+        )
         if not info.min <= stored <= info.max:
             return False
         if len(node.inputs) < 3:
@@ -251,10 +307,22 @@ class _Quantize:
         """Quantize(op(x)) -> op(Quantize(x)) where x is computed in float."""
         changed = False
         for node in list(self.graph):
-            if node.graph is None or node.domain or node.op_type not in MOVES - {"Split", "Pad", "ResizeSpatial"} or len(node.outputs) != 1 or "quantized" in node.meta:
+            if (
+                node.graph is None
+                or node.domain
+                or node.op_type not in MOVES - {"Split", "Pad", "ResizeSpatial"}
+                or len(node.outputs) != 1
+                or "quantized" in node.meta
+            ):
                 continue
             after = _quantizes(node.outputs[0])
-            if not after or node.inputs[0].dtype != T.FLOAT or after[0].outputs[0].dtype not in WIDE or node.inputs[0].is_graph_input() or node.inputs[0].is_initializer():
+            if (
+                not after
+                or node.inputs[0].dtype != T.FLOAT
+                or after[0].outputs[0].dtype not in WIDE
+                or node.inputs[0].is_graph_input()
+                or node.inputs[0].is_initializer()
+            ):
                 continue
             quantization, kind = parameters(after[0]), after[0].outputs[0].dtype
             x = node.inputs[0]

@@ -1,4 +1,5 @@
 """The order of the passes that bring a hub graph into TensorFlow Lite's operators."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -8,10 +9,12 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from isomorph.dialects._lower import Mapping, Rewrite, rewrite
+from isomorph.dialects.tflite import legalize, loops, positions, resizing, windows
 from isomorph.dialects.tflite.from_onnx import from_onnx
 from isomorph.dialects.tflite.kernels import kernel_types
-from isomorph.dialects.tflite.legalize import last_axis_softmax, legalize
+from isomorph.dialects.tflite.legalize import last_axis_softmax
 from isomorph.dialects.tflite.quantized import quantize
+from isomorph.dialects.tflite.rules import legalize as forms
 from isomorph.errors import Unsupported
 from isomorph.model import Model, Signature
 from isomorph.passes import captures, functions, fuse, layout, shapes, types
@@ -22,13 +25,14 @@ from isomorph.passes.resample import resample
 from isomorph.passes.tidy import sweep, tidy
 from isomorph.report import Finding
 
-ROUNDS = 24                     # decompositions nest: Attention -> Softmax -> ... ; more rounds than this mean a rule that feeds itself
+ROUNDS = 24  # decompositions nest: Attention -> Softmax -> ... ; more rounds than this mean a rule that feeds itself
 WANTS_LAST = {"Conv", "TransposedConv", "MaxPool", "AveragePool", "ResizeSpatial", "DepthToSpace", "SpaceToDepth"}
 
 simplify = Mapping().update(decompose).update(resample).update(recurrent)
 for _key in from_onnx.rules:
     simplify.rules.pop(_key, None)
-simplify.update(legalize)
+FORMS = (legalize, loops, positions, resizing, windows)  # importing them has filled the table
+simplify.update(forms)
 
 
 def from_hub(model: Model, **options: Any) -> Model:
@@ -40,9 +44,9 @@ def from_hub(model: Model, **options: Any) -> Model:
     graph = whole.graph
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
     fold(graph)
-    fuse.apply(graph, fuse.fuse)        # patterns of whole ONNX operators, before those are taken apart
+    fuse.apply(graph, fuse.fuse)  # patterns of whole ONNX operators, before those are taken apart
     reasons = to_kernel(graph)
-    while fuse.apply(graph, fuse.scales):            # factors and offsets that taking apart has left behind layers
+    while fuse.apply(graph, fuse.scales):  # factors and offsets that taking apart has left behind layers
         fold(graph)
     quantize(graph)
     types.legalize(graph, kernel_types, findings)
@@ -62,8 +66,11 @@ def from_hub(model: Model, **options: Any) -> Model:
     sweep(graph)
     blockers = [(operator, where, reasons.get(where, why)) for operator, where, why in done.blockers]
     if blockers:
-        raise Unsupported(f"{len(blockers)} operators have no form in TensorFlow Lite: {', '.join(sorted({name for name, _, _ in blockers}))}",
-                          blockers=blockers, hint="run `isomorph plan` for each of them and where it stands")
+        raise Unsupported(
+            f"{len(blockers)} operators have no form in TensorFlow Lite: {', '.join(sorted({name for name, _, _ in blockers}))}",
+            blockers=blockers,
+            hint="run `isomorph plan` for each of them and where it stands",
+        )
     whole.opset_imports.clear()
     whole.opset_imports["tflite"] = 1
     signature = Signature("serving_default", {name: name for name in inputs if name}, {name: name for name in outputs if name})
@@ -82,8 +89,7 @@ def to_kernel(graph: ir.Graph) -> dict[str, str]:
             if key not in mapping.rules and key not in from_onnx.rules and functions.has_function(node):
                 mapping.rules[key] = functions.EXPAND
         done = Rewrite(graph, mapping, "", keep=lambda node: True, infer_node=shapes.infer_node).run()
-        for operator, where, why in done.blockers:
-            reasons[where] = why
+        reasons.update((where, why) for _, where, why in done.blockers)
         if not done.changed:
             break
         fold(graph)
@@ -98,9 +104,17 @@ def fuse_activations(graph: ir.Graph) -> None:
     """An activation behind an operator that can do it itself."""
     for node in list(graph):
         before = node.inputs[0].producer() if node.op_type in FUSED and node.inputs else None
-        if before is None or before.op_type not in FUSES or len(before.outputs[0].uses()) != 1 or before.outputs[0].is_graph_output() or before.graph is not graph:
+        if (
+            before is None
+            or before.op_type not in FUSES
+            or len(before.outputs[0].uses()) != 1
+            or before.outputs[0].is_graph_output()
+            or before.graph is not graph
+        ):
             continue
-        if "fused_activation_function" in before.attributes and before.attributes["fused_activation_function"].value != "NONE" or node.outputs[0].dtype != ir.DataType.FLOAT:
+        if ("fused_activation_function" in before.attributes and before.attributes["fused_activation_function"].value != "NONE") or node.outputs[
+            0
+        ].dtype != ir.DataType.FLOAT:
             continue
         before.attributes["fused_activation_function"] = ir.AttrString("fused_activation_function", FUSED[node.op_type])
         out, old = before.outputs[0], node.outputs[0]
