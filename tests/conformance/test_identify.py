@@ -6,12 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
-from golden.make_identify import CASES, Case, gguf_file, write
+from golden.make_identify import CASES, Case, core_ml, gguf_file, pmml_file, write
 from zoo import catalogue, zoo
 
 from isomorph.artifact import Artifact
 from isomorph.errors import Damaged, NotRecognised, Unsafe, Unsupported, Usage
-from isomorph.formats import Format, Match, _table
+from isomorph.formats import Format, Match, _table, coreml, pmml
 from isomorph.identification import identify
 
 FILES = [case for case in CASES if isinstance(case.make(), bytes) and not case.named]
@@ -156,6 +156,27 @@ def test_a_folder_lists_its_models_and_leaves_out_companions(tmp_path: Path) -> 
     assert {(str(Path(row["path"]).relative_to(tmp_path)), row["format"]) for row in rows} == {
         ("b.onnx", "onnx"), ("model.safetensors.index.json", "safetensors"), ("a.xml", "openvino"), ("a", "saved_model"), ("hf", "hf"),
         ("deep/er/a.gguf", "gguf")}
+
+
+def test_split_files_are_one_model(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        part = gguf_file(3, general__architecture="llama", tokenizer__ggml__model="x", split__no=number - 1, split__count=3)
+        (tmp_path / f"m-{number:05d}-of-00003.gguf").write_bytes(part)
+    (row,) = identify([tmp_path])
+    assert row["path"].endswith("m-00001-of-00003.gguf")
+    assert (row["detail"]["part"], row["detail"]["parts"]) == (1, 3)
+
+
+@pytest.mark.parametrize(("number", "name"), coreml.TYPES.items())
+def test_every_type_of_core_ml(number: int, name: str) -> None:
+    match = _table.identify(Artifact.open(core_ml(number)))
+    assert (match.format, match.flavour) == ("coreml", name)
+
+
+@pytest.mark.parametrize("model", pmml.MODELS)
+def test_every_model_of_pmml(model: str) -> None:
+    match = _table.identify(Artifact.open(pmml_file(model)))
+    assert (match.format, match.flavour) == ("pmml", model)
 
 
 def test_text_of_a_file_cannot_steer_the_terminal(tmp_path: Path) -> None:

@@ -505,6 +505,23 @@ def torch_legacy_module() -> bytes:
     return torch_legacy(MODULE)
 
 
+@case("j.pth", "torch", "module, legacy", **{"class": "models.nets.ResNet"})
+def torch_legacy_module_with_source() -> bytes:
+    """torch.save keeps the source of a class in a persistent id."""
+    name = b"(" + text("module") + b"cmodels.nets\nResNet\n" + text("nets.py") + text("class ResNet: ...") + b"tQ"
+    return torch_legacy(b"\x80\2" + name + b")\x81}(" + text("training") + b"\x89ub.")
+
+
+@case("k.pt", "torch", "package", extern_modules=["torch", "collections"])
+def torch_package() -> bytes:
+    return zipped({"k/.data/extern_modules": b"torch\ncollections\n", "k/.data/version": b"6\n", "k/m/m.pkl": STATE_DICT})
+
+
+@case("pytorch_model.bin.index.json", "torch", "indexed", shards=2)
+def torch_index() -> bytes:
+    return as_json({"metadata": {}, "weight_map": {"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin"}})
+
+
 def tarred(members: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as file:

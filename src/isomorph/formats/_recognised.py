@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from isomorph.formats import Match, _pickled
+from isomorph.formats import Match
 from isomorph.wire import flatbuffers_head as flat
 from isomorph.wire import json_head, protobuf_head, prototext_head, xml_head
 from isomorph.wire.protobuf_head import BYTES, FIXED32, VARINT
@@ -56,10 +56,8 @@ def text_head(artifact: Artifact) -> str:
 
 def begins(pattern: str) -> Look:
     """A look for a regular expression at the beginning of the text; its group `version` is the version."""
-    search = re.compile(pattern)
-
     def look(artifact: Artifact) -> Match | None:
-        match = search.match(text_head(artifact))
+        match = re.match(pattern, text_head(artifact))
         return found(match.groupdict().get("version") or "") if match else None
     return look
 
@@ -145,10 +143,8 @@ def mnn(artifact: Artifact) -> Match | None:
 
 def flatbuffer(pattern: str) -> Look:
     """A look for a flatbuffer identifier whose group is the version."""
-    search = re.compile(pattern)
-
     def look(artifact: Artifact) -> Match | None:
-        match = search.fullmatch(flat.identifier(artifact.head))
+        match = re.fullmatch(pattern, flat.identifier(artifact.head))
         return found(match[1] if match.groups() else "") if match and flat.root(artifact.view) else None
     return look
 
@@ -343,7 +339,7 @@ def orbax(artifact: Artifact) -> Match | None:
 def flax(artifact: Artifact) -> Match | None:
     """MessagePack: maps of text keys down to an extension of type 1, which is an array. Specification: msgpack spec.md."""
     head, at = artifact.head, 0
-    names = []
+    names: list[str] = []
     for _ in range(64):
         code = head[at:at + 1]
         if not code:
@@ -398,7 +394,10 @@ def sentencepiece(artifact: Artifact) -> Match | None:
 def keras_json(artifact: Artifact) -> Match | None:
     value = document(artifact)
     layered = {"class_name", "config"} <= value.keys() and {"keras_version", "backend", "module", "build_config"} & value.keys()
-    return found(str(value.get("keras_version", ""))[:40], **{"class": value.get("class_name")}) if layered and "modelTopology" not in value else None
+    if not layered or "modelTopology" in value:
+        return None
+    detail: dict[str, Any] = {"class": value.get("class_name")}
+    return found(str(value.get("keras_version", ""))[:40], **detail)
 
 
 def tvm(artifact: Artifact) -> Match | None:
@@ -426,6 +425,14 @@ def hailo(artifact: Artifact) -> Match | None:
 
 def torchserve(artifact: Artifact) -> Match | None:
     return members("MAR-INF/MANIFEST.json")(artifact)
+
+
+def pickled(name: str) -> Look:
+    """A look into a pickle by the function of that name; the machine that interprets pickles is loaded when one is met."""
+    def look(artifact: Artifact) -> Match | None:
+        from isomorph.formats import _pickled
+        return getattr(_pickled, name)(artifact)
+    return look
 
 
 def zip_with(*names: str) -> Look:
@@ -460,11 +467,11 @@ RECOGNISED: tuple[Recognised, ...] = (
                "it may hold operators fused for one machine: convert the .onnx it was made from"),
     Recognised("circle", "Circle", (".circle",), ("flatbuffer",), flatbuffer(r"CIR(\d)"), "convert the TFLite or ONNX file it was made from"),
     Recognised("mindspore", "MindSpore Lite", (".ms",), ("flatbuffer",), flatbuffer(r"MSL(\d)"), FROM_SOURCE),
-    Recognised("sklearn", "Pickled scikit-learn model", (".pkl", ".pickle", ".joblib"), ("pickle", "compressed"), _pickled.sklearn,
+    Recognised("sklearn", "Pickled scikit-learn model", (".pkl", ".pickle", ".joblib"), ("pickle", "compressed"), pickled("sklearn"),
                "loading it runs code: where you trust it, run `skl2onnx.to_onnx` in the Python that made it and convert the ONNX file"),
-    Recognised("joblib", "joblib file", (".joblib", ".pkl"), ("pickle", "compressed"), _pickled.joblib,
+    Recognised("joblib", "joblib file", (".joblib", ".pkl"), ("pickle", "compressed"), pickled("joblib"),
                "loading it runs code: where you trust it, save its arrays as .npz or its model as ONNX in the Python that made it"),
-    Recognised("pickle", "Python pickle", (".pkl", ".pickle"), ("pickle", "compressed"), _pickled.other,
+    Recognised("pickle", "Python pickle", (".pkl", ".pickle"), ("pickle", "compressed"), pickled("other"),
                "loading it runs code: where you trust it, save it in a format without code in the Python that made it"),
     Recognised("skops", "skops file", (".skops",), ("zip",), zip_with("schema.json"),
                "load it with skops.io, check its types, and run `skl2onnx.to_onnx`"),

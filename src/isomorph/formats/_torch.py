@@ -47,8 +47,8 @@ def describe(stream: Stream) -> tuple[str, dict[str, Any]]:
         return kind, detail | more
     if is_tensor(value):
         return "tensor", detail
-    if isinstance(value, Call) and isinstance(value.callee, Name):
-        return "module", detail | {"class": str(class_of(value))}
+    if isinstance(value, Call) and isinstance(name := class_of(value), Name):
+        return "module", detail | {"class": str(name)}
     if isinstance(value, (list, tuple)) and value and all(is_tensor(item) for item in value):
         return "tensors", detail | {"tensors": len(value)}
     return "other objects", detail
@@ -61,6 +61,9 @@ def _constructs(call: Call, name: Name) -> bool:
 
 def class_of(call: Call) -> Any:
     """The class that a construction makes an object of, also where it goes through copyreg."""
+    if isinstance(call.callee, Persistent):            # legacy files carry the source of a class: ("module", class, file, source)
+        parts = call.callee.id
+        return parts[1] if isinstance(parts, tuple) and len(parts) > 1 and parts[0] == "module" else call.callee
     first = call.args[0] if isinstance(call.args, tuple) and call.args else None
     if isinstance(call.callee, Name) and call.callee.qualname in ("_reconstructor", "__newobj__") and isinstance(first, Name):
         return first

@@ -4,13 +4,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from isomorph.formats import Format, Match, _torch
-from isomorph.wire import pickle
+from isomorph.wire import json_head, pickle
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
     from isomorph.wire.archive import Archive
 
 MAGIC = b"\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."          # behind the two bytes of PROTO, torch/serialization.py
+PACKAGE_HINT = "it is a torch.package with code inside: load it where you trust it, and save its weights as .safetensors"
 TAR_MEMBERS = {"storages", "tensors", "pickle"}
 
 
@@ -18,6 +19,8 @@ def identify(artifact: Artifact) -> Match | None:
     """Recognises the three containers by their members or magic number, and reads the pickle's outline: state_dict, checkpoint, or which class."""
     if artifact.is_folder:
         return None
+    if json_head.begins_json(artifact.head):
+        return _identify_index(artifact)
     if artifact.head[2:15] == MAGIC:
         return _identify_legacy(artifact)
     if archive := _torch.zip_of(artifact):
@@ -28,14 +31,26 @@ def identify(artifact: Artifact) -> Match | None:
     return None
 
 
+def _identify_index(artifact: Artifact) -> Match | None:
+    """The list of which tensor is in which shard, as Hugging Face writes it."""
+    document = json_head.read(artifact.view).value
+    shards = document.get("weight_map") if isinstance(document, dict) else None
+    files = sorted({name for name in shards.values() if isinstance(name, str)}) if isinstance(shards, dict) else []
+    if not files or not all(name.endswith((".bin", ".pt", ".pth")) for name in files):
+        return None
+    return Match("torch", "", "indexed", "weights", {"shards": len(files), "companions": files})
+
+
 def _identify_zip(archive: Archive) -> Match | None:
+    package = _torch.root_of(archive, ".data/extern_modules")
+    if package is not None:
+        modules = archive.head(package + ".data/extern_modules", 4096).decode("utf-8", "replace").split()
+        return Match("torch", "", "package", "weights", {"container": "zip", "extern_modules": modules}, PACKAGE_HINT)
     root = _torch.root_of(archive, "data.pkl")
     if root is None or root + "constants.pkl" in archive.members:          # with constants it is TorchScript
         return None
     storages = sum(name.startswith(root + "data/") for name in archive.names)
     more: dict[str, Any] = {"storages": storages}
-    if root + ".data/extern_modules" in archive.members:
-        more["package"] = True
     if root + "byteorder" in archive.members:
         more["byte_order"] = archive.head(root + "byteorder", 8).decode("latin1").strip()
     return _match("zip", _torch.describe(_torch.walk(archive, root + "data.pkl")), more)

@@ -54,13 +54,13 @@ class _File:
         value = self.number(at, self.offset)
         return -1 if value == (1 << 8 * self.offset) - 1 else self.base + value
 
-    def bytes(self, at: int, count: int) -> bytes:
+    def piece(self, at: int, count: int) -> bytes:
         if not 0 <= at <= at + count <= len(self.view):
             raise Damaged("an HDF5 structure lies beyond the end of the file", where=self.where, offset=at)
         return bytes(self.view[at:at + count])
 
     def expect(self, at: int, mark: bytes) -> None:
-        if self.bytes(at, len(mark)) != mark:
+        if self.piece(at, len(mark)) != mark:
             raise Damaged(f"expected the HDF5 structure {mark.decode()}", where=self.where, offset=at)
 
     def root(self) -> int:
@@ -102,7 +102,7 @@ def _group(file: _File, address: int) -> Outline:
 
 def _messages(file: _File, address: int) -> Iterator[tuple[int, int, int]]:
     """(kind, position, size) of every message of an object header, continuations included, of both versions."""
-    modern = file.bytes(address, 4) == b"OHDR"
+    modern = file.piece(address, 4) == b"OHDR"
     if modern:
         flags = file.number(address + 5, 1)
         at = address + 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
@@ -136,14 +136,14 @@ def _attribute(file: _File, at: int, size: int) -> tuple[str, str | None]:
     lengths = [file.number(at + 2 + 2 * index, 2) for index in range(3)]
     start = at + (9 if version == 3 else 8)
     padded = [-(-length // 8) * 8 if version == 1 else length for length in lengths]
-    name = file.bytes(start, min(lengths[0], LONGEST_NAME)).rstrip(b"\0").decode("utf-8", "replace")
+    name = file.piece(start, min(lengths[0], LONGEST_NAME)).rstrip(b"\0").decode("utf-8", "replace")
     kind = file.number(start + padded[0], 1) & 0x0F
     width = file.number(start + padded[0] + 4, 4)
     data = start + sum(padded)
     if data > at + size:
         return name, None
     if kind == STRING:
-        return name, file.bytes(data, min(width, at + size - data, 4096)).rstrip(b"\0 ").decode("utf-8", "replace")
+        return name, file.piece(data, min(width, at + size - data, 4096)).rstrip(b"\0 ").decode("utf-8", "replace")
     if kind == VARIABLE and file.number(start + padded[0] + 1, 1) & 0x0F == 1 and data + 8 + file.offset <= at + size:
         return name, _heap_text(file, file.number(data, 4), file.address(data + 4), file.number(data + 4 + file.offset, 4))
     return name, None
@@ -161,7 +161,7 @@ def _heap_text(file: _File, length: int, heap: int, index: int) -> str | None:
             break
         number, size = file.number(at, 2), file.number(at + 8, file.length)
         if number == index:
-            return file.bytes(at + 8 + file.length, min(length, size, 4096)).decode("utf-8", "replace")
+            return file.piece(at + 8 + file.length, min(length, size, 4096)).decode("utf-8", "replace")
         if number == 0:
             break
         at += 8 + file.length + -(-size // 8) * 8
@@ -176,7 +176,7 @@ def _symbols(file: _File, tree: int, heap: int) -> dict[str, int]:
     pending, seen = [tree], 0
     while pending and seen < MOST_NODES and len(links) < MOST_LINKS:
         node, seen = pending.pop(0), seen + 1
-        if file.bytes(node, 4) == b"TREE":
+        if file.piece(node, 4) == b"TREE":
             entries, at = min(file.number(node + 6, 2), MOST_NODES), node + 8 + 2 * file.offset
             pending += [file.address(at + file.length + index * (file.length + file.offset)) for index in range(entries)]
             continue
@@ -198,5 +198,5 @@ def _link(file: _File, at: int) -> tuple[str, int]:
     place += (8 if flags & 4 else 0) + (1 if flags & 0x10 else 0)
     width = 1 << (flags & 3)
     length = file.number(place, width)
-    name = file.bytes(place + width, min(length, LONGEST_NAME)).decode("utf-8", "replace")
+    name = file.piece(place + width, min(length, LONGEST_NAME)).decode("utf-8", "replace")
     return name, file.address(place + width + length) if kind == 0 else -1
