@@ -1,12 +1,16 @@
 """Every format and flavour as itself, under a wrong name, cut off, damaged, and by no other format."""
 from __future__ import annotations
 
+import pickle
 import random
 import time
 from pathlib import Path
 
+import joblib
+import numpy
 import pytest
 from golden.make_identify import CASES, Case, core_ml, gguf_file, pmml_file, write
+from sklearn.tree import DecisionTreeClassifier
 from zoo import catalogue, zoo
 
 from isomorph.artifact import Artifact
@@ -227,6 +231,25 @@ def test_a_plug_in_adds_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         assert _table.by_extension("x.mine") == "mine"
     finally:
         _table.plugins.cache_clear()
+
+
+@pytest.mark.parametrize("compress", [0, *(("zlib", 3), ("gzip", 3), ("bz2", 3), ("xz", 3), ("lzma", 3))], ids=str)
+def test_models_that_joblib_wrote(compress: int | tuple[str, int], tmp_path: Path) -> None:
+    model = DecisionTreeClassifier(max_depth=2).fit([[0.0], [1.0]], [0, 1])
+    for value, form in ((model, "sklearn"), ({"model": model, "labels": ["a"]}, "sklearn"), ([1, {"a": numpy.ones(3)}], "joblib")):
+        joblib.dump(value, tmp_path / "x", compress=compress)
+        (row,) = identify([tmp_path / "x"])
+        assert row["format"] == form
+        assert row["flavour"].startswith("joblib")
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_models_that_pickle_wrote(protocol: int, tmp_path: Path) -> None:
+    model = DecisionTreeClassifier(max_depth=2).fit([[0.0], [1.0]], [0, 1])
+    (tmp_path / "x").write_bytes(pickle.dumps(model, protocol))
+    (row,) = identify([tmp_path / "x"])
+    assert (row["format"], row["flavour"]) == ("sklearn", "pickle")
+    assert row["detail"]["class"] == "sklearn.tree._classes.DecisionTreeClassifier"
 
 
 @pytest.mark.skipif(SHARED is None, reason="the folder shared/data with published models does not stand beside the repository")

@@ -18,7 +18,7 @@ ENOUGH = 40                                # opcodes after which bytes without a
 
 
 def sklearn(artifact: Artifact) -> Match | None:
-    """A pickle whose outermost object is of scikit-learn, plain or by joblib, compressed or not."""
+    """A pickle whose outermost object, or an element of it, is of scikit-learn, plain or by joblib, compressed or not."""
     return _match(artifact, "sklearn")
 
 
@@ -43,6 +43,8 @@ def _match(artifact: Artifact, name: str) -> Match | None:
     detail = _facts(stream)
     root = str(detail.get("class", ""))
     package = root.partition(".")[0]
+    if not package and any(found.module.startswith("sklearn.") and found.module not in WRAPPERS for found in stream.names):
+        package = "sklearn"                # a dictionary or list of models
     if ("sklearn" if package == "sklearn" else "joblib" if by_joblib else "pickle") != name:
         return None
     detail["compression"] = compression
