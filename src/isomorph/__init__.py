@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from isomorph import _sympy
+
 if TYPE_CHECKING:
     from isomorph.api import bench as bench
     from isomorph.api import identify as identify
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from isomorph.verification import verify as verify
 
 __version__ = "0.1.0"
+_sympy.install()
 
 # Public name -> the module that defines it. No public name is that of a module of this package, because importing a module sets its name here.
 _HOME = {

@@ -1,8 +1,6 @@
 """What a file holds: a `Model` (a graph in some dialect) or a `Checkpoint` (named lazy tensors)."""
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,19 +11,6 @@ from isomorph.report import Finding
 if TYPE_CHECKING:
     import onnx_ir
 
-
-def _defer(name: str) -> None:
-    """Makes `import name` cost nothing until an attribute of it is used. onnx_ir imports sympy, half of its start-up, for symbolic arithmetic only."""
-    spec = importlib.util.find_spec(name)
-    if name in sys.modules or spec is None or spec.loader is None:
-        return
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-
-
-_defer("sympy")
 
 HUB_OPSET = 26              # the newest that ONNX Runtime 1.31 takes without special settings
 HUB_ML_OPSET = 5
