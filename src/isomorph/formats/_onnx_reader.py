@@ -23,6 +23,8 @@ TYPE_KEY = "onnx.type"                                     # Value.meta of a typ
 DEVICES_KEY = "onnx.device_configurations"                 # Node.meta: the records, carried as they are
 FRAGMENT = 120                                             # characters of a name that a message shows
 
+PACKED_BITS = (2, 4)               # types of which int32_data holds whole packed bytes; 6-bit ones stand alone there
+
 # typed data fields of a TensorProto: element types they may hold
 TYPED = {
     "float_data": {"FLOAT", "COMPLEX64"}, "double_data": {"DOUBLE", "COMPLEX128"}, "int64_data": {"INT64"}, "uint64_data": {"UINT64", "UINT32"},
@@ -314,7 +316,7 @@ class Reader:
         if field in ("float_data", "double_data"):
             return SliceTensor(name, number, dims, values.raw if values.raw is not None else b"".join(values.runs))
         bits = BITS[number]
-        expected = (math.prod(dims) * bits + 7) // 8 if bits < 8 else math.prod(dims)
+        expected = (math.prod(dims) * bits + 7) // 8 if bits in PACKED_BITS else math.prod(dims)
         if len(values) != expected:
             raise self.damaged(f"{len(values)} values in {field} where its shape {list(dims)} takes {expected}", place)
         return ComputedTensor(name, number, dims, lambda: _narrowed(values.array(), number, dims), ())
@@ -379,7 +381,7 @@ def _narrowed(values: Any, number: int, dims: tuple[int, ...]) -> Any:
     """What int32_data, int64_data and uint64_data mean: numbers, or the bits of the small floating point and packed types."""
     import numpy as np
     dtype = tensors.numpy_type(number)
-    if BITS[number] < 8:
+    if BITS[number] in PACKED_BITS:
         return tensors.unpacked(values.astype(np.uint8), number, dims)
     if dtype.kind in "iub":
         return values.astype(dtype).reshape(dims)
