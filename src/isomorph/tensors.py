@@ -153,7 +153,7 @@ class ComputedTensor(Tensor):
         return array
 
 
-def array_tensor(array: np.ndarray, name: str | None = None) -> Any:
+def array_tensor(array: Any, name: str | None = None) -> Any:
     """A tensor over an array that is in memory."""
     import numpy as np
     array = np.asarray(array)
@@ -163,9 +163,9 @@ def array_tensor(array: np.ndarray, name: str | None = None) -> Any:
     return ComputedTensor(name, number_of(array.dtype), array.shape, lambda: array, ())
 
 
-def lazily(function: Callable[..., np.ndarray] | Sequence[int], *sources: Any, dims: Sequence[int] | None = None, element_type: int | None = None,
-           name: str | None = None) -> ComputedTensor:
-    """A tensor computed from `sources` when it is needed. A sequence of ints instead of a function is a permutation of axes.
+def lazily(function: Callable[..., np.ndarray] | Sequence[int], *sources: Any, dims: Sequence[Any] | None = None, element_type: int | None = None,
+           name: str | None = None) -> Any:
+    """A `ComputedTensor`: computed from `sources` when it is needed. A sequence of ints instead of a function is a permutation of axes.
 
     `dims` and `element_type` of the result default to those of the first source.
     """

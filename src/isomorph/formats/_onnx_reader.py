@@ -84,7 +84,7 @@ class Reader:
         annotations = {item.tensor_name: self.pairs(item.quant_parameter_tensor_names) for item in record.quantization_annotation}
         infos = {info.name: info for info in record.value_info}
         inputs = [self.described(ir.Value(name=info.name), info) for info in record.input]
-        scope = Scope({value.name: value for value in inputs})
+        scope = Scope({str(value.name): value for value in inputs})
         if len(scope.values) != len(inputs):
             raise self.damaged("two inputs have the same name", f"graph {record.name[:FRAGMENT]!r}")
         scopes = [*scopes, scope]
@@ -179,7 +179,7 @@ class Reader:
 
     def function(self, record: Record) -> ir.Function:
         inputs = [ir.Value(name=name) for name in record.input]
-        scope = Scope({value.name: value for value in inputs})
+        scope = Scope({str(value.name): value for value in inputs})
         if len(scope.values) != len(inputs):
             raise self.damaged("two inputs have the same name", f"function {record.name[:FRAGMENT]!r}")
         infos = {info.name: info for info in record.value_info}

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from isomorph.formats import Format, Match
 
@@ -39,7 +39,7 @@ class _Keys:
     def __init__(self, artifact: Artifact):
         self.view = artifact.view
         raw = int.from_bytes(artifact.head[4:8], "little")
-        self.order = "big" if raw & 0xFFFF == 0 else "little"          # nothing in the file states it, but no version is 65536
+        self.order: Literal["big", "little"] = "big" if raw & 0xFFFF == 0 else "little"          # nothing in the file states it, but no version is 65536
         self.version = int.from_bytes(artifact.head[4:8], self.order)
         self.wide = 4 if self.version == 1 else 8
         self.elements = 0

@@ -208,7 +208,7 @@ def _offsets(name: str, entry: Any, where: str) -> tuple[int, int]:
 
 
 def _tensor(name: str, entry: dict[str, Any], view: memoryview, start: int, stop: int, limits: Limits, where: str) -> SliceTensor:
-    dtype, shape = entry.get("dtype"), entry.get("shape")
+    dtype, shape = entry.get("dtype"), entry.get("shape", ())
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise Damaged(f"tensor {name[:120]!r} has the unknown dtype {str(dtype)[:40]!r}", where=where)
     if not _is_counts(shape):

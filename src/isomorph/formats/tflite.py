@@ -92,6 +92,8 @@ def _levels(sparsity: Record, dims: Sequence[int], count: int, name: str) -> lis
     sound = (len(metadata) == len(order) == rank + len(block_map) and sorted(order) == list(range(len(order))) and all(0 <= axis < rank for axis in block_map)
              and sorted(order[:rank]) == list(range(rank)))
     levels: list[tuple[int, Any, Any]] = []
+    segments: Any
+    indices: Any
     stored = 1
     for level in metadata if sound else ():
         if level.format == "DENSE":
@@ -120,7 +122,7 @@ def _dense(values: np.ndarray, dims: Sequence[int], levels: list[tuple[int, Any,
             coordinates = [np.repeat(axis, size) for axis in coordinates] + [np.tile(np.arange(size), entries)]
             entries *= size
         else:
-            counts = np.diff(np.asarray(segments, np.int64))
+            counts: Any = np.diff(np.asarray(segments, np.int64))
             coordinates = [np.repeat(axis, counts) for axis in coordinates] + [np.asarray(indices, np.int64)]
             entries = len(indices)
     sizes = {order[place]: size for place, (size, segments, _) in enumerate(levels) if segments is None}
@@ -193,7 +195,7 @@ class _Reader:
             self.findings.append(Finding("tflite.external", Severity.MEDIUM, self.where, "the file names data in other files, which is not followed"))
         self.codes = [self.code(code) for code in self.root.operator_codes]
         graph, values = self.graph(0, ())
-        signatures = {index: [] for index in range(len(self.root.subgraphs))}
+        signatures: dict[int, list[Record]] = {index: [] for index in range(len(self.root.subgraphs))}
         for signature in self.root.signature_defs:
             self.pick(self.root.subgraphs, signature.subgraph_index, "subgraph", f"signature {signature.signature_key!r}")
             signatures[signature.subgraph_index].append(signature)
@@ -223,7 +225,7 @@ class _Reader:
     def metadata(self) -> dict[str, memoryview]:
         return {item.name or "": self.data(item.buffer, f"metadata {item.name!r}") for item in self.root.metadata}
 
-    def signature(self, record: Record, values: list[ir.Value | None]) -> Any:
+    def signature(self, record: Record, values: Sequence[ir.Value | None]) -> Any:
         from isomorph.model import Signature
         place = f"signature {record.signature_key!r}"
         def names(items: Sequence[Record]) -> dict[str, str]:
@@ -429,7 +431,8 @@ def _decoded(custom: memoryview) -> Iterator[ir.Attr]:
         return
     for name, value in options.items() if isinstance(options, dict) else ():
         if isinstance(value, (bool, int, float, str)) and name != "custom_options":
-            yield {str: ir.AttrString, float: ir.AttrFloat32}.get(type(value), ir.AttrInt64)(name, value)
+            make: Any = {str: ir.AttrString, float: ir.AttrFloat32}.get(type(value), ir.AttrInt64)
+            yield make(name, value)
 
 
 def _attribute(field: flatbuffers.Field, value: Any) -> ir.Attr:
@@ -488,7 +491,8 @@ class _Writer:
     """One model on its way into records: subgraphs, operator codes and buffers get their numbers in the order they are met."""
 
     def __init__(self, model: Model):
-        self.model, self.findings = model, []
+        self.model = model
+        self.findings: list[Finding] = []
         self.graphs: list[ir.Graph] = []
         self.codes: dict[tuple[str, str, int], int] = {}
         self.nodes: list[tuple[str, str, int]] = []
@@ -547,7 +551,8 @@ class _Writer:
     def signatures(self, number: int, graph: ir.Graph, signatures: Sequence[Any]) -> Iterator[Record]:
         from isomorph.model import Signature
         if number == 0 and not signatures:
-            signatures = [Signature("serving_default", {value.name: value.name for value in graph.inputs}, {value.name: value.name for value in graph.outputs})]
+            signatures = [Signature("serving_default", {str(value.name): str(value.name) for value in graph.inputs},
+                                    {str(value.name): str(value.name) for value in graph.outputs})]
         for signature in signatures:
             places = {value.name: place for place, value in enumerate(_values(graph))}
             maps = []
@@ -580,7 +585,7 @@ class _Writer:
                                outputs=[places[value] for value in graph.outputs], operators=operators, name=graph.name or "main")
 
     def tensor(self, value: ir.Value, places: dict[ir.Value, int]) -> Record:
-        constant = value.const_value
+        constant: Any = value.const_value
         element = value.meta.get("tflite_type") or TENSOR_TYPE.get(int(constant.dtype if constant is not None else value.dtype or 0))
         if element is None:
             raise Unsupported(f"the element type {value.dtype} of {value.name!r}, which TFLite does not have")
@@ -607,6 +612,8 @@ class _Writer:
 
     def buffer(self, data: Any, sparse: bool = False) -> int:
         """The number of the buffer that holds `data`; equal data is stored once. Computed tensors are not compared: that would compute them twice."""
+        key: tuple[Any, ...]
+        payload: Any
         if isinstance(data, bytes):
             key, payload = (len(data), data), data
         elif int(data.dtype) == NUMBER["STRING"]:

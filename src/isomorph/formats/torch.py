@@ -58,7 +58,7 @@ def _identify_zip(archive: Archive) -> Match | None:
 
 def _identify_legacy(artifact: Artifact) -> Match:
     """Magic number, protocol, system information, then the object: each a pickle of its own."""
-    at, stream = 0, None
+    at = 0
     for _ in range(4):
         stream = pickle.walk(artifact.view, at)
         if stream.stop < 0:

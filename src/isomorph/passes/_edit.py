@@ -96,8 +96,9 @@ class Edit:
         if attribute is None:
             return
         if attribute.is_ref():
-            value = self.add("Constant", **{CONSTANT_ATTRIBUTE[attribute.type]: ir.RefAttr(CONSTANT_ATTRIBUTE[attribute.type], attribute.ref_attr_name,
-                                                                                          attribute.type)})
+            name = CONSTANT_ATTRIBUTE[attribute.type]
+            symbolic: dict[str, Any] = {name: ir.RefAttr(name, attribute.ref_attr_name, attribute.type)}
+            value = self.add("Constant", **symbolic)
             if vector and attribute.type in (ir.AttributeType.INT, ir.AttributeType.FLOAT):
                 value = self.add("Reshape", value, self.const([1]))
         else:

@@ -33,7 +33,7 @@ def target_shape(op: Builder, x: ir.Value, *parts: int | ir.Value | str) -> ir.V
     if all(isinstance(part, int) for part in resolved):
         return op.const(resolved)
     vectors = [
-        part if isinstance(part, ir.Value) else op.const([part]) if isinstance(part, int) else shape_of(op, x, int(given))
+        part if isinstance(part, ir.Value) else op.const([part]) if isinstance(part, int) else shape_of(op, x, int(str(given)))
         for part, given in zip(resolved, parts, strict=True)
     ]
     return op.Concat(*vectors, axis=0)

@@ -31,7 +31,7 @@ def downgrade(model: ir.Model, opset: int, where: str = "") -> list[Finding]:
     for graph in [model.graph, *(function.graph for function in model.functions.values())]:
         current = graph.opset_imports.get("", opset)
         walk.in_function = graph is not model.graph
-        walk.run(graph, lambda edit, current=current: adapt_down(edit, current, opset), backwards=True)
+        walk.run(graph, functools.partial(adapt_down, current=current, target=opset), backwards=True)
         graph.opset_imports[""] = opset
     return walk.finish(f"opset {opset}")
 
@@ -104,7 +104,7 @@ def inline(edit: Edit, current: int, target: int) -> None:
 
 def function_body(edit: Edit, current: int) -> tuple[int, onnx.FunctionProto]:
     """The body of a node's operator and the opset it is written in."""
-    schema = defs.get_schema(edit.node.op_type, current, "")
+    schema: Any = defs.get_schema(edit.node.op_type, current, "")      # its type stubs know no functions
     contextual = [version for version in schema.context_dependent_function_opset_versions if version <= current]
     fixed = [version for version in schema.function_opset_versions if version <= current]
     proto = onnx.FunctionProto()
@@ -169,16 +169,16 @@ def fit_types(edit: Edit, target: int) -> None:
             edit.block(f"its input `{formal.name}` is required at opset {target}")
     allowed = {constraint.type_param_str: set(constraint.allowed_type_strs) for constraint in schema.type_constraints}
     inputs, outputs = _parameters(schema.inputs, edit.node.inputs), _parameters(schema.outputs, edit.node.outputs)
-    for formal in dict.fromkeys(inputs + outputs):
-        kinds = allowed.get(formal, {formal})
+    for parameter in dict.fromkeys(inputs + outputs):
+        kinds = allowed.get(parameter, {parameter})
         for index, name in enumerate(inputs):
-            kind = _type_name(edit, edit.input(index)) if name == formal else None
+            kind = _type_name(edit, edit.input(index)) if name == parameter else None
             if kind is not None and kind not in kinds:
-                _cast_around(edit, formal, inputs, outputs, kind, kinds, target)
+                _cast_around(edit, parameter, inputs, outputs, kind, kinds, target)
                 break
         else:
             for index, name in enumerate(outputs):
-                kind = _type_name(edit, edit.node.outputs[index]) if name == formal and edit.used(index) else None
+                kind = _type_name(edit, edit.node.outputs[index]) if name == parameter and edit.used(index) else None
                 if kind is not None and kind not in kinds:
                     edit.block(f"opset {target} does not give {kind}")
 

@@ -12,7 +12,7 @@ from onnx.reference import ReferenceEvaluator
 from isomorph.dialects._lower import constant
 from isomorph.passes import shapes, types
 from isomorph.report import Finding, Severity
-from isomorph.tensors import BITS, array_tensor, lazily
+from isomorph.tensors import BITS, array_tensor, dims_of, lazily
 from isomorph.wire.limits import DEFAULT, Limits
 
 NOT_CONSTANT = {
@@ -65,7 +65,7 @@ def _visit(node: ir.Node, limits: Limits) -> None:
         elements = value.meta.get("known")
         if shapes.is_number(elements) and value.uses():
             # A shape that turned out to be a number.
-            array = np.asarray(elements, value.dtype.numpy()).reshape([int(x) for x in value.shape])
+            array = np.asarray(elements, value.dtype.numpy()).reshape([x for x in value.shape if isinstance(x, int)])
             _become(value, array_tensor(array))
     if node.domain == "" and node.op_type == "Reshape":
         _settle_reshape(node)
@@ -93,7 +93,7 @@ def _become(value: ir.Value, tensor: Any) -> ir.Value:
     """A new initializer takes over the uses of a computed value. A graph output keeps its node, which now copies the constant."""
     graph = value.producer().graph
     name = value.name or f"constant_{id(value)}"
-    fresh = ir.Value(name=name + "/constant", type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
+    fresh = ir.Value(name=name + "/constant", type=ir.TensorType(tensor.dtype), shape=ir.Shape(dims_of(tensor)), const_value=tensor)
     while fresh.name in graph.initializers:
         fresh.name += "_"
     graph.register_initializer(fresh)
@@ -167,7 +167,7 @@ def _evaluate(node: ir.Node) -> None:
         first.replace_all_uses_with(folded[twin][0])
         node.graph.remove(node, safe=True)
         return
-    sizes = shapes.dims(first)
+    sizes: Any = shapes.dims(first)
     if len(node.outputs) == 1 and sizes is not None and math.prod(sizes) * 4 > EAGER_BYTES and first.dtype != ir.DataType.STRING:
         folded[twin] = _become(first, lazily(compute, *tensors, dims=sizes, element_type=int(first.dtype))), tensors
     else:
@@ -187,13 +187,13 @@ def _evaluate(node: ir.Node) -> None:
 
 def _results(node_proto: Any, arrays: dict[str, np.ndarray]) -> list[Any]:
     with np.errstate(all="ignore"):
-        return ReferenceEvaluator(node_proto, opsets=shapes.OPSETS).run(None, arrays)
+        return list(ReferenceEvaluator(node_proto, opsets=shapes.OPSETS).run(None, arrays))
 
 
 def _settle_reshape(node: ir.Node) -> None:
     """A target shape with at most one unknown size needs no run-time shape: 0 copies a size from the same axis, -1 is the rest."""
     target, source, out = shapes.known(node.inputs[1]), shapes.dims(node.inputs[0]), shapes.dims(node.outputs[0])
-    if target is None or out is None or node.inputs[1].is_initializer() or node.attributes.get_int("allowzero", 0):
+    if target is None or out is None or node.inputs[1].is_initializer() or node.attributes.get_int("allowzero", False):
         return
     sizes: list[int] = []
     for axis, size in enumerate(out):
@@ -261,7 +261,7 @@ def _inline(node: ir.Node, branch: ir.Graph, limits: Limits) -> None:
     taken = set(graph.initializers) | {value.name for other in graph for value in other.outputs} | {value.name for value in graph.inputs}
     for value in list(branch.initializers.values()):
         tensor = value.const_value
-        fresh = ir.Value(name=_free(value.name, taken), type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape), const_value=tensor)
+        fresh = ir.Value(name=_free(value.name, taken), type=ir.TensorType(tensor.dtype), shape=ir.Shape(dims_of(tensor)), const_value=tensor)
         value.replace_all_uses_with(fresh, replace_graph_outputs=True)
         graph.register_initializer(fresh)
     nodes, outputs = list(branch), list(branch.outputs)

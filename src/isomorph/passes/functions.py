@@ -42,7 +42,7 @@ def _read(proto: onnx.FunctionProto) -> ir.Function:
     made = {name for node in proto.node for name in node.output} | set(proto.input)
     for name in [name for name in proto.output if name not in made]:
         proto.node.append(onnx.helper.make_node(ABSENT, [], [name]))
-    return ir.from_proto(proto)
+    return ir.serde.deserialize_function(proto)
 
 
 def expand(op: Builder, *inputs: ir.Value | None) -> Any:

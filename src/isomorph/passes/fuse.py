@@ -194,7 +194,7 @@ def per_channel(array: np.ndarray, value: ir.Value, layer: ir.Node) -> np.ndarra
         return None
     if layer.op_type != "FullyConnected":
         return channel_vector(array, value)
-    outputs = value.shape[rank - 1]
+    outputs: Any = value.shape[rank - 1]
     flat = array.ndim <= rank and isinstance(outputs, int) and array.size in (1, outputs) and (array.ndim == 0 or array.shape[-1] == array.size)
     return np.broadcast_to(array.reshape(-1), (outputs,)).astype(np.float32) if flat else None
 

@@ -61,7 +61,7 @@ def wrap(graph: ir.Graph, wants: Callable[[ir.Node], bool]) -> None:
         node.domain = LAST
 
 
-def _transpose(value: ir.Value, perm: Sequence[int], shape: Sequence | None = None, quantization: Quantization | None = None) -> ir.Node:
+def _transpose(value: ir.Value, perm: Sequence[int], shape: Any = None, quantization: Quantization | None = None) -> ir.Node:
     """A transpose of a value; its stored shape and quantisation are given where they are not the ones the value still carries."""
     node = ir.node("Transpose", [value], {"perm": list(perm)})
     out = node.outputs[0]
@@ -551,8 +551,9 @@ class _Clean:
             axis = int(constant(node.inputs[1]).reshape(-1)[0]) % rank
             node.replace_input_with(1, self.constant(array_tensor(np.asarray(place[axis], np.int64)), node.inputs[1], None))
         elif op == "Slice":
-            axes = constant(node.inputs[3]).reshape(-1) if len(node.inputs) > 3 and node.inputs[3] is not None else np.arange(len(constant(node.inputs[1])))
-            renamed = self.constant(array_tensor(np.asarray([place[int(axis) % rank] for axis in axes], np.int64)), node.inputs[1], None)
+            given = len(node.inputs) > 3 and node.inputs[3] is not None
+            cut = constant(node.inputs[3]).reshape(-1) if given else np.arange(len(constant(node.inputs[1])))
+            renamed = self.constant(array_tensor(np.asarray([place[int(axis) % rank] for axis in cut], np.int64)), node.inputs[1], None)
             if len(node.inputs) < 4:
                 node.resize_inputs(4)
             node.replace_input_with(3, renamed)
@@ -608,7 +609,7 @@ def _flat_layer(node: ir.Node) -> ir.Node | None:
     x, y = node.inputs[0], node.outputs[0]
     if node.op_type not in ("Reshape", "Flatten") or _rank(y) != 2 or y.is_graph_output() or len(y.uses()) != 1:
         return None
-    use = y.uses()[0]
+    use = next(iter(y.uses()))
     if use.node.op_type not in ("FullyConnected", "MatMul") or use.idx or not use.node.inputs[1].is_initializer() or _rank(use.node.inputs[1]) != 2:
         return None
     sizes = list(x.shape)[1:]
@@ -622,9 +623,9 @@ def _rename_free(node: ir.Node, index: int, moves: Callable[[int], Perm], state:
     perm = moves(_rank(value))
     layer = _flat_layer(node) if not _spatial_ones(value.shape, perm) else None
     if layer is not None:
-        sizes = [int(size) for size in list(value.shape)[1:]]
+        sizes = [size for size in list(value.shape)[1:] if isinstance(size, int)]
         weight = layer.inputs[1]
-        axis = 1 if layer.op_type == "FullyConnected" and layer.attributes.get_int("transB", 1) else 0
+        axis = 1 if layer.op_type == "FullyConnected" and layer.attributes.get_int("transB", True) else 0
 
         def reorder(array: np.ndarray) -> np.ndarray:
             rows = array if axis else array.T

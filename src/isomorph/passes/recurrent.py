@@ -319,7 +319,8 @@ def scan(op, *xs, body, num_scan_inputs, scan_input_axes=None, scan_input_direct
     if length is None or length > 64 or length == 0:
         op.reject("a Scan over an unknown or long sequence")
     backwards = list(scan_input_directions or [0] * num_scan_inputs)
-    carried, collected = list(xs[:states]), [[] for _ in range(outputs)]
+    carried = list(xs[:states])
+    collected: list[list[Any]] = [[] for _ in range(outputs)]
     for t in range(length):
         items = [
             op.Squeeze(op.Slice(x, [at], [at + 1], [axis]), [axis])
@@ -349,7 +350,8 @@ def loop(op, count, condition, *carried, body):
     if rounds is None or first is None or not (through or (goes_on is not None and bool(goes_on))) or int(rounds) > UNROLL:
         return NotImplemented
     total = int(rounds) if bool(np.asarray(first).reshape(-1)[0]) else 0
-    state, collected = list(carried), [[] for _ in range(len(body.outputs) - 1 - len(carried))]
+    state = list(carried)
+    collected: list[list[Any]] = [[] for _ in range(len(body.outputs) - 1 - len(carried))]
     for i in range(total):
         results = copy_body(op, body, [op.const(np.int64(i)), op.const(np.bool_(True)), *state])
         state = results[1 : len(carried) + 1]

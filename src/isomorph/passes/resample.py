@@ -152,8 +152,8 @@ def resize_targets(
 ) -> list[tuple[int, float, float | None]]:
     """For each axis the output size, the scale, and the length that aligned corners refer to."""
     if wanted is None or not len(wanted):
-        scales = [float(np.float32(s)) for s in (scales if scales is not None else [1.0] * len(axes))]
-        return [(math.floor(sizes[axis] * scale), scale, sizes[axis] * scale) for axis, scale in zip(axes, scales, strict=True)]
+        factors = [float(np.float32(s)) for s in (scales if scales is not None else [1.0] * len(axes))]
+        return [(math.floor(sizes[axis] * scale), scale, sizes[axis] * scale) for axis, scale in zip(axes, factors, strict=True)]
     ratios = [want / sizes[axis] for want, axis in zip(wanted.tolist(), axes, strict=True)]
     if policy != "stretch":
         ratio = (min if policy == "not_larger" else max)(ratios)

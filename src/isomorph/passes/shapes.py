@@ -6,6 +6,7 @@ symbolic dimension, and None for any other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -119,23 +120,23 @@ def _reshape(node: ir.Node) -> None:
     if target is None:
         return
     zero_copies = not node.attributes.get_int("allowzero", 0)
-    out = [source[i] if x == 0 and zero_copies and source is not None and i < len(source) else x for i, x in enumerate(target)]
+    out: list[Any] = [source[i] if x == 0 and zero_copies and source is not None and i < len(source) else x for i, x in enumerate(target)]
     if -1 in out and source is not None and all(isinstance(x, int) for x in source) and all(isinstance(x, int) for x in out):
-        rest = int(np.prod([x for x in out if x != -1]))
-        out[out.index(-1)] = int(np.prod(source)) // rest if rest else 0
+        rest = math.prod(x for x in out if x != -1)
+        out[out.index(-1)] = math.prod(list[Any](source)) // rest if rest else 0
     elif -1 in out and source is not None:
         # The one inferred size is the source's one symbol where all other sizes cancel.
-        left, right = list(source), [x for x in out if x != -1]
+        left, right = list[Any](source), [x for x in out if x != -1]
         for size in list(right):
             if size in left and size is not None:
                 left.remove(size)
                 right.remove(size)
         numbers = [x for x in left if isinstance(x, int)]
         symbols = [x for x in left if not isinstance(x, int)]
-        if len(symbols) == 1 and all(isinstance(x, int) for x in right) and int(np.prod(numbers)) == int(np.prod(right)):
+        if len(symbols) == 1 and all(isinstance(x, int) for x in right) and math.prod(numbers) == math.prod(right):
             out[out.index(-1)] = symbols[0]
-        elif not symbols and all(isinstance(x, int) for x in right) and int(np.prod(right)):
-            out[out.index(-1)] = int(np.prod(numbers)) // int(np.prod(right))
+        elif not symbols and all(isinstance(x, int) for x in right) and math.prod(right):
+            out[out.index(-1)] = math.prod(numbers) // math.prod(right)
     set_dims(node.outputs[0], out)
 
 
@@ -194,8 +195,8 @@ def _shape(node: ir.Node) -> Known | None:
 
 
 def _size(node: ir.Node) -> Known | None:
-    sizes = dims(node.inputs[0])
-    return (int(np.prod(sizes)),) if sizes is not None and all(isinstance(x, int) for x in sizes) else None
+    sizes: Any = dims(node.inputs[0])
+    return (math.prod(sizes),) if sizes is not None and all(isinstance(x, int) for x in sizes) else None
 
 
 def _gather(node: ir.Node) -> Known | None:

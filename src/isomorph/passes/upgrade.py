@@ -4,6 +4,7 @@ What is not here only gained types or attributes whose default is the old meanin
 """
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,9 +40,9 @@ def upgrade(model: ir.Model, where: str = "") -> list[Finding]:
         walk.in_function = graph is not model.graph
         if version > HUB_OPSET:
             from isomorph.passes.downgrade import adapt_down
-            walk.run(graph, lambda edit, version=version: adapt_down(edit, version, HUB_OPSET), backwards=True)
+            walk.run(graph, partial(adapt_down, current=version, target=HUB_OPSET), backwards=True)
         elif version < HUB_OPSET or ml_version < HUB_ML_OPSET:
-            walk.run(graph, lambda edit, version=version, ml_version=ml_version: adapt(edit, version, ml_version))
+            walk.run(graph, partial(adapt, version=version, ml_version=ml_version))
         imports[""] = HUB_OPSET
         if ML in imports:
             old_trees = any(node.domain == ML and node.op_type in ("TreeEnsembleClassifier", "TreeEnsembleRegressor") for node in graph.all_nodes())

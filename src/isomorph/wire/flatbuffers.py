@@ -253,7 +253,7 @@ class _Reader:
             kind, start = self.schema.kind(field.element), target + 4
             return tuple(self.table(self.target(place, field.name), kind, depth + 1)[0] for place in range(start, start + 4 * length, 4))
         if field.kind == "numbers":
-            return data if width == 1 and field.scalar == "ubyte" else data.cast("B").cast(FORMAT[field.scalar])
+            return data if width == 1 and field.scalar == "ubyte" else data.cast("B").cast(FORMAT[field.scalar])  # type: ignore[call-overload]
         if self.scalar(target + 4 + length, "B", f"the end of {field.name}"):
             raise self.damaged(f"the text {field.name} does not end in a NUL byte", target + 4 + length)
         return str(data, "utf-8", "backslashreplace")
@@ -325,7 +325,9 @@ class _Layout:
     """Every part of a FlatBuffer and its position. Parts with equal content are one part."""
 
     def __init__(self, record: Record, schema: Schema):
-        self.schema, self.known, self.parts = schema, {}, []
+        self.schema = schema
+        self.known: dict[Any, Any] = {}
+        self.parts: list[Any] = []
         self.root = self.table(record)
         self.size, payloads, ready = 8 if schema.identifier else 4, [], [self.root]
         waiting = Counter(id(child) for part in self.known.values() for _, child in part.children)

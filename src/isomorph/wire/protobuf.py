@@ -10,7 +10,7 @@ import functools
 import struct
 from collections.abc import Iterator, Sequence
 from importlib import resources
-from typing import Any, BinaryIO, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NamedTuple
 
 from isomorph.errors import Damaged, Unsafe
 from isomorph.wire.limits import DEFAULT, Limits
@@ -55,6 +55,11 @@ class Record:
         return type(self) is type(other) and self.__dict__ == other.__dict__
 
     __hash__ = None              # type: ignore[assignment]
+
+    if TYPE_CHECKING:
+        # The fields of the schema.
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.__dict__.items())})"

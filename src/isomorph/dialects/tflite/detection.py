@@ -13,8 +13,8 @@ def corners(op: Builder, boxes: ir.Value, anchors: ir.Value, scales: tuple[float
     def columns(x: ir.Value, begin: int) -> ir.Value:
         return op.Slice(x, [begin], [begin + 2], [1])
     y_scale, x_scale, h_scale, w_scale = scales
-    centre = op.Add(op.Mul(op.Div(columns(boxes, 0), op.const(np.float32([y_scale, x_scale]))), columns(anchors, 2)), columns(anchors, 0))
-    half = op.Mul(op.Mul(op.Exp(op.Div(columns(boxes, 2), op.const(np.float32([h_scale, w_scale])))), columns(anchors, 2)), 0.5)
+    centre = op.Add(op.Mul(op.Div(columns(boxes, 0), op.const(np.array([y_scale, x_scale], np.float32))), columns(anchors, 2)), columns(anchors, 0))
+    half = op.Mul(op.Mul(op.Exp(op.Div(columns(boxes, 2), op.const(np.array([h_scale, w_scale], np.float32)))), columns(anchors, 2)), 0.5)
     return op.Concat(op.Sub(centre, half), op.Add(centre, half), axis=1)
 
 
@@ -31,8 +31,8 @@ def detection_post_process(op, boxes, scores, anchors, *, max_detections, max_cl
     """Boxes, classes, scores and number of detections. Its kernel keeps a score equal to the threshold, ONNX one above it."""
     decoded = corners(op, op.Squeeze(boxes, [0]), anchors, (y_scale, x_scale, h_scale, w_scale))
     per_box = op.Slice(op.Squeeze(scores, [0]), [-num_classes], [np.iinfo(np.int64).max], [1])                    # without the background
-    least = op.const(np.nextafter(np.float32([nms_score_threshold]), np.float32(-np.inf)))
-    overlap, count = op.const(np.float32([nms_iou_threshold])), max_detections * max_classes_per_detection
+    least = op.const(np.nextafter(np.array([nms_score_threshold], np.float32), np.float32(-np.inf)))
+    overlap, count = op.const(np.array([nms_iou_threshold], np.float32)), max_detections * max_classes_per_detection
     if use_regular_nms:
         found, classes, values = regular(op, decoded, per_box, max_detections, detections_per_class, overlap, least)
         number = op.Shape(values)

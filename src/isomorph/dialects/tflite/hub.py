@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import onnx_ir as ir
 
@@ -108,7 +109,7 @@ def _unsqueezed(node: ir.Node) -> ir.Shape | None:
 
 def _broadcast(node: ir.Node) -> ir.Shape | None:
     """Of two shapes: known where one side is one, or both are equal."""
-    shapes = [list(value.shape) if value is not None and value.shape is not None else None for value in node.inputs]
+    shapes: Any = [list(value.shape) if value is not None and value.shape is not None else None for value in node.inputs]
     if any(shape is None for shape in shapes):
         return None
     rank = max(map(len, shapes))

@@ -82,7 +82,7 @@ def quantize(graph: ir.Graph) -> None:
 def parameters(node: ir.Node) -> Quantization | None:
     """Of a Quantize or Dequantize with constant parameters."""
     scale = constant(node.inputs[1])
-    if scale is None or node.attributes.get_int("block_size", 0):
+    if scale is None or node.attributes.get_int("block_size", False):
         return None
     zero = constant(node.inputs[2]) if len(node.inputs) > 2 and node.inputs[2] is not None else np.zeros(scale.shape)
     if zero is None:
@@ -347,8 +347,8 @@ class _Quantize:
         if any(source is None for source in sources.values()):
             return
         out, activation, passed = node.outputs[0], None, None
-        if node.op_type in CARRIES_ACTIVATION and single_use(out) and out.uses()[0].node.op_type in ACTIVATIONS:
-            passed = out.uses()[0].node
+        if node.op_type in CARRIES_ACTIVATION and single_use(out) and next(iter(out.uses())).node.op_type in ACTIVATIONS:
+            passed = next(iter(out.uses())).node
             activation, out = ACTIVATIONS[passed.op_type], passed.outputs[0]
         after = _quantizes(out)
         if not after or len(node.outputs) != 1:
@@ -384,7 +384,7 @@ class _Quantize:
             return False
         if node.op_type in WEIGHTED:
             axis = WEIGHTED[node.op_type]
-            if node.op_type == "FullyConnected" and not node.attributes.get_int("transB", 1):
+            if node.op_type == "FullyConnected" and not node.attributes.get_int("transB", True):
                 axis = 1
             signed = kinds[1] == T.INT8 and not weight.zero_point.any() and (not weight.per_axis or weight.axis == axis)
             return (signed if kind != T.UINT8 else kinds[1] == T.UINT8 and not weight.per_axis) and node.inputs[1].producer().inputs[0].is_initializer()
@@ -394,7 +394,7 @@ class _Quantize:
             scale, signed_zero, unsigned_zero = FIXED[node.op_type]
             scale = FIXED_16.get(node.op_type, 0) if kind == T.INT16 else scale
             zero = 0 if kind == T.INT16 else signed_zero if kind == T.INT8 else unsigned_zero
-            return np.isclose(float(result.scale[0]), scale, rtol=1e-5, atol=0) and int(result.zero_point[0]) == zero
+            return bool(np.isclose(float(result.scale[0]), scale, rtol=1e-5, atol=0)) and int(result.zero_point[0]) == zero
         if node.op_type == "Mul" and kind == T.INT16 and any(q.zero_point.any() for q in (*found.values(), result)):
             return False
         return not equal or all(_same(q, result) for q in found.values())
@@ -404,8 +404,8 @@ class _Quantize:
         while len(node.inputs) < 3:
             node.resize_inputs(len(node.inputs) + 1)
         value = node.inputs[2]
-        weight_axis = WEIGHTED[node.op_type] if node.op_type != "FullyConnected" or node.attributes.get_int("transB", 1) else 1
-        channels = int(node.inputs[1].shape[weight_axis])
+        weight_axis = WEIGHTED[node.op_type] if node.op_type != "FullyConnected" or node.attributes.get_int("transB", True) else 1
+        channels: Any = node.inputs[1].shape[weight_axis]
         quantization = Quantization((x.scale * w.scale).astype(np.float32), np.zeros(w.scale.size, np.int64), 0)
         source = _dequantize(value)
         integer = np.int64 if kind == T.INT16 else np.int32

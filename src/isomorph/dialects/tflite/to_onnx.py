@@ -53,7 +53,8 @@ def size(op: Builder, x: ir.Value, axis: int) -> int | ir.Value:
     """A dimension: a number where it is known, else a vector of one element."""
     rank, sizes = op.of(x)
     axis %= rank
-    return sizes[axis] if isinstance(sizes[axis], int) else op.Shape(x, start=axis, end=axis + 1)
+    known = sizes[axis]
+    return known if isinstance(known, int) else op.Shape(x, start=axis, end=axis + 1)
 
 
 def sizes_of(op: Builder, *parts: int | ir.Value) -> ir.Value:
@@ -99,7 +100,7 @@ def permuted(op: Builder, w: ir.Value, perm: Sequence[int]) -> ir.Value:
 
     Several operators may share a weight: it is stored in the new order once.
     """
-    key = ("permuted", tuple(perm), id(op.context.graph_of(op.node)))
+    key = f"permuted {tuple(perm)} {id(op.context.graph_of(op.node))}"
     if key not in w.meta:
         w.meta[key] = _permuted(op, w, perm)
     return w.meta[key]
@@ -802,7 +803,9 @@ def slice_(op, x, begin, extent):
 def strided_slice(op, x, begin, end, strides: Ints, *, begin_mask=0, end_mask=0, ellipsis_mask=0, new_axis_mask=0, shrink_axis_mask=0, offset=0):
     """numpy's basic indexing, written as bit masks: one bit an entry of `begin`, `end` and `strides`."""
     given, axis = len(strides), 0
-    entries, fresh, dropped = [], [], []                    # (axis, place in begin), axes of the result that are new or fall away
+    entries: list[Any] = []                                 # (axis, place in begin)
+    fresh: list[int] = []                                   # axes of the result that are new
+    dropped: list[int] = []                                 # axes that fall away
     skipped = op.of(x)[0] - (given - bin(new_axis_mask).count("1") - (1 if ellipsis_mask else 0))
     for place in range(given):
         bit = 1 << place
@@ -832,6 +835,9 @@ def _limits(op: Builder, begin: ir.Value, end: ir.Value, strides: list[int], pla
     free = np.asarray(open_start) & ~np.asarray(shrink)
     a, b = longs(op, begin), longs(op, end)
     first, last = constant(a), constant(b)
+    following: Any
+    starts: Any
+    ends: Any
     if first is not None and last is not None:
         starts = np.where(free, near, first[places])
         following = np.where(starts == -1, END, starts + 1)

@@ -54,7 +54,7 @@ def _zeros(state: ir.Value) -> np.ndarray | None:
     if state.shape is None or not all(isinstance(dim, int) for dim in state.shape):
         return None
     found = state.meta.get("quantization")
-    return np.full([int(dim) for dim in state.shape], 0 if found is None else int(found.zero_point), state.dtype.numpy())
+    return np.full([dim for dim in state.shape if isinstance(dim, int)], 0 if found is None else int(found.zero_point), state.dtype.numpy())
 
 
 def _state(graph: ir.Graph, state: ir.Value, following: ir.Value, start: np.ndarray | None, findings: list[Finding]) -> None:
@@ -148,7 +148,8 @@ class Resources:
             return
         following = self.values[key]
         if following is state or following.producer() is None or following.is_graph_output():
-            copy = ir.node("RESHAPE", [following, self.constant(np.asarray([int(dim) for dim in state.shape or ()], np.int32))], domain="tflite")
+            static = np.asarray([dim for dim in state.shape or () if isinstance(dim, int)], np.int32)
+            copy = ir.node("RESHAPE", [following, self.constant(static)], domain="tflite")
             copy.outputs[0].type, copy.outputs[0].shape, copy.outputs[0].name = following.type, following.shape, f"{state.name}/next"
             self.graph.append(copy)
             following = copy.outputs[0]

@@ -101,7 +101,9 @@ def conv(op, x, w, b=None, *, kernel_shape=None, auto_pad="NOTSET", pads=None, s
 
 def grouped(op: Builder, x: ir.Value, w: ir.Value, b: ir.Value | None, group: int, convolve: Any, *, weight_axis: int = 0) -> ir.Value:
     """One convolution a group, joined along the channels."""
-    channels, outputs = op.of(x)[1][1] // group, w.shape[weight_axis] // group
+    sizes: Any = op.of(x)[1]
+    kernel: Any = w.shape
+    channels, outputs = sizes[1] // group, kernel[weight_axis] // group
     parts = []
     for i in range(group):
         bias = None if b is None else interval(op, b, 0, i * len_of(b) // group, (i + 1) * len_of(b) // group)
@@ -110,7 +112,8 @@ def grouped(op: Builder, x: ir.Value, w: ir.Value, b: ir.Value | None, group: in
 
 
 def len_of(vector: ir.Value) -> int:
-    return int(vector.shape[0])
+    sizes: Any = vector.shape
+    return int(sizes[0])
 
 
 @legalize("ConvTranspose")
@@ -281,7 +284,8 @@ def _shifted_maximum(op: Builder, x: ir.Value, kernel: list[int], strides: list[
         stops = [start + (out - 1) * stride + 1 for start, out, stride in zip(starts, outs, strides, strict=True)]
         here = op.Slice(source, starts, stops, list(range(2, n + 2)), list(strides))
         if positions is not None:
-            index = op.const(positions[(..., *(slice(a, b, s) for a, b, s in zip(starts, stops, strides, strict=True)))])
+            window: Any = (..., *(slice(a, b, s) for a, b, s in zip(starts, stops, strides, strict=True)))
+            index = op.const(positions[window])
             if best is not None:
                 where = op.Where(op.Greater(here, best), index, where)
             else:
