@@ -51,6 +51,20 @@ OPTIONS = {                                     # operator -> option table, wher
     **dict.fromkeys(("RANDOM_STANDARD_NORMAL", "RANDOM_UNIFORM", "MULTINOMIAL"), "RandomOptions"),
     "L2_NORMALIZATION": "L2NormOptions", "UNIDIRECTIONAL_SEQUENCE_RNN": "SequenceRNNOptions", "CONV_3D_TRANSPOSE": "Conv3DOptions",
 }
+LEAST_INPUTS = {name: count for count, names in (
+    (0, "VAR_HANDLE HASHTABLE CALL_ONCE CALL WHILE CUSTOM CONCATENATION PACK ADD_N STABLEHLO_COMPOSITE STABLEHLO_CUSTOM_CALL"),
+    (2, "ADD SUB MUL DIV MAXIMUM MINIMUM POW SQUARED_DIFFERENCE FLOOR_DIV FLOOR_MOD EQUAL NOT_EQUAL GREATER GREATER_EQUAL LESS LESS_EQUAL LOGICAL_AND "
+        "LOGICAL_OR ATAN2 BITWISE_XOR RIGHT_SHIFT PRELU CONV_2D CONV_3D DEPTHWISE_CONV_2D FULLY_CONNECTED BATCH_MATMUL TRANSPOSE EXPAND_DIMS SPLIT TILE BROADCAST_TO "
+        "BROADCAST_ARGS FILL PAD MIRROR_PAD REVERSE_V2 REVERSE_SEQUENCE GATHER GATHER_ND ARG_MAX ARG_MIN TOPK_V2 MEAN SUM REDUCE_PROD REDUCE_MAX REDUCE_MIN "
+        "REDUCE_ANY REDUCE_ALL EMBEDDING_LOOKUP RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR CUMSUM MATRIX_SET_DIAG SEGMENT_SUM ASSIGN_VARIABLE MULTINOMIAL RFFT2D "
+        "STABLEHLO_ADD STABLEHLO_MULTIPLY STABLEHLO_MAXIMUM STABLEHLO_MINIMUM STABLEHLO_SHIFT_LEFT STABLEHLO_AND STABLEHLO_PAD STABLEHLO_GATHER"),
+    (3, "RANGE SELECT SELECT_V2 SLICE SPLIT_V PADV2 SPACE_TO_BATCH_ND BATCH_TO_SPACE_ND TRANSPOSE_CONV CONV_3D_TRANSPOSE SCATTER_ND DYNAMIC_UPDATE_SLICE "
+        "UNSORTED_SEGMENT_SUM UNSORTED_SEGMENT_PROD UNSORTED_SEGMENT_MAX UNSORTED_SEGMENT_MIN HASHTABLE_FIND HASHTABLE_IMPORT HASHTABLE_LOOKUP DILATE "
+        "STABLEHLO_SCATTER"),
+    (4, "STRIDED_SLICE ONE_HOT SPARSE_TO_DENSE"), (5, "SVDF RNN UNIDIRECTIONAL_SEQUENCE_RNN LSTM NON_MAX_SUPPRESSION_V4 EMBEDDING_LOOKUP_SPARSE"),
+    (6, "NON_MAX_SUPPRESSION_V5"), (9, "BIDIRECTIONAL_SEQUENCE_RNN"), (20, "UNIDIRECTIONAL_SEQUENCE_LSTM"), (39, "BIDIRECTIONAL_SEQUENCE_LSTM"),
+) for name in names.split()}                    # every other operator has at least one
+NO_OUTPUT = {"CALL_ONCE", "CALL", "ASSIGN_VARIABLE", "HASHTABLE_IMPORT", "WHILE", "IF", "STABLEHLO_COMPOSITE", "STABLEHLO_CASE", "STABLEHLO_CUSTOM_CALL"}
 BODIES = {"then_subgraph_index": "then_branch", "else_subgraph_index": "else_branch", "cond_subgraph_index": "cond", "body_subgraph_index": "body",
           "init_subgraph_index": "init", "subgraph": "body", "decomposition_subgraph_index": "decomposition",
           "update_computation_subgraph_index": "update_computation", "comparator_subgraph_index": "comparator", "branch_subgraph_indices": "branches"}
@@ -368,6 +382,9 @@ class _Reader:
         for value in inputs:
             if value is not None and value not in ready:
                 raise self.damaged(f"{operator} reads {value.name!r} before anything has written it", place)
+        least = (LEAST_INPUTS.get(operator, 1), int(operator not in NO_OUTPUT)) if domain == DOMAIN else (0, 0)
+        if len(inputs) < least[0] or len(record.outputs) < least[1]:
+            raise self.damaged(f"{operator} has {len(inputs)} inputs and {len(record.outputs)} outputs, at least {least[0]} and {least[1]} are needed", place)
         outputs = [self.output(current, ready, tensor, place) for tensor in record.outputs]
         attributes = self.attributes(record, operator if domain == DOMAIN else "", path, place)
         name = next((value.name for value in outputs if value is not None), place)

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import rewrite
@@ -11,6 +12,7 @@ from isomorph.dialects.tflite import control, detection, recurrent, spectra, sta
 from isomorph.dialects.tflite.settle import settle
 from isomorph.dialects.tflite.to_onnx import to_onnx
 from isomorph.dialects.tflite.unfold import Resources, lift_states, unfold_quantization, values_of
+from isomorph.errors import Damaged
 from isomorph.model import HUB_IR_VERSION, HUB_ML_OPSET, HUB_OPSET, Model
 from isomorph.report import Finding, Severity
 
@@ -27,11 +29,15 @@ def to_hub(model: Model) -> Model:
     Quantised tensors become QuantizeLinear and DequantizeLinear around every operator, weights stay integers. States become inputs and outputs.
     """
     graph, findings = model.graph, list(model.findings)
-    lift_states(graph, findings)
-    Resources(graph, findings).lift()
-    spectra.split_complex(graph, findings)
-    unfold_quantization(graph, lambda node: node in to_onnx, findings)
-    result = rewrite(graph, to_onnx, keep=lambda node: node not in to_onnx, infer=infer)
+    try:
+        lift_states(graph, findings)
+        Resources(graph, findings).lift()
+        spectra.split_complex(graph, findings)
+        unfold_quantization(graph, lambda node: node in to_onnx, findings)
+    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"its operators contradict their definitions ({type(error).__name__}: {error})", where=graph.name or "") from error
+    with np.errstate(all="ignore"):                     # constants of a damaged file may not fit their new type
+        result = rewrite(graph, to_onnx, keep=lambda node: node not in to_onnx, infer=infer)
     findings += result.findings
     reasons = {where: reason for _, where, reason in result.blockers}
     settle(graph)

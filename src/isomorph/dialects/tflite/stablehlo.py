@@ -1,13 +1,14 @@
 """StableHLO operators inside TensorFlow Lite files -> ONNX (https://openxla.org/stablehlo/spec)."""
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder, Ints
-from isomorph.dialects.tflite.to_onnx import BOOL, END, INT64, longs, narrow, size, sizes_of, times, to_onnx, wide
+from isomorph.dialects.tflite.to_onnx import BOOL, END, INT64, bounded, longs, narrow, size, sizes_of, times, to_onnx, wide
 
 REDUCTION = {"ADD": "Add", "MUL": "Mul", "MINIMUM": "Min", "MAXIMUM": "Max", "ALL": "And", "ANY": "Or"}
 SCATTERED = {"Add": "add", "Mul": "mul", "Min": "min", "Max": "max"}
@@ -67,6 +68,7 @@ def combination(op: Builder, body: ir.Graph) -> str | None:
 def windows(op: Builder, x: ir.Value, init: ir.Value, target: str, extents: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> ir.Value:
     """Combines windows axis by axis: as many strided slices as the window is long. `init` takes part once."""
     (y,) = wide(op, x)
+    bounded(op, sum(extents), 1 << 12)
     for axis, (extent, stride, dilation) in enumerate(zip(extents, strides, dilations, strict=True)):
         if extent == stride == 1:
             continue
@@ -106,6 +108,7 @@ def coordinates(op: Builder, indices: ir.Value, dims: Sequence[int], vector_dim:
     start = op.Gather(op.Concat(start, zero, axis=-1), op.const(columns), axis=-1)
     if limit is not None:
         start = op.Min(op.Max(start, 0), limit)
+    bounded(op, math.prod(sizes))
     grid = np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), -1).astype(np.int64)
     return op.Add(op.Unsqueeze(start, list(range(rank - 1, rank - 1 + len(sizes)))), op.const(grid)), rank - 1
 

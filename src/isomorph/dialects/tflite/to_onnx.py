@@ -76,6 +76,11 @@ def plus(op: Builder, part: int | ir.Value, more: int) -> int | ir.Value:
     return part + more if isinstance(part, int) else op.Add(part, [more])
 
 
+def bounded(op: Builder, count: int, most: int = 1 << 22) -> int:
+    """A number of elements or nodes that the file asks for, as long as it is one that makes sense."""
+    return count if 0 <= count <= most else op.reject(f"{count} elements or parts")
+
+
 def wide(op: Builder, *xs: ir.Value, types: Sequence[ir.DataType] = NARROW, to: ir.DataType = INT32) -> tuple[ir.Value, ...]:
     """Small integers as int32."""
     return tuple(op.Cast(x, to=to) if x.dtype in types else x for x in xs)
@@ -691,6 +696,8 @@ def pack(op, *xs, values_count=0, axis=0):
 
 @to_onnx("UNPACK")
 def unpack(op, x, *, num, axis=0):
+    if num != len(op.outputs):
+        op.reject(f"{num} parts for {len(op.outputs)} outputs")
     parts = op.Split(x, axis=axis, num_outputs=num, _outputs=num)
     return [op.Squeeze(part, [axis]) for part in (parts if num > 1 else [parts])]
 
@@ -702,12 +709,12 @@ def concatenation(op, *xs, axis=0, fused_activation_function="NONE"):
 
 @to_onnx("SPLIT")
 def split(op, axis: Int, x, *, num_splits):
-    return op.Split(x, axis=axis, num_outputs=num_splits, _outputs=num_splits)
+    return op.Split(x, axis=axis, num_outputs=len(op.outputs), _outputs=len(op.outputs))
 
 
 @to_onnx("SPLIT_V")
 def split_v(op, x, sizes, axis: Int, *, num_splits):
-    return op.Split(x, longs(op, sizes), axis=axis, _outputs=num_splits)
+    return op.Split(x, longs(op, sizes), axis=axis, _outputs=len(op.outputs))
 
 
 @to_onnx("TILE")
@@ -724,6 +731,7 @@ def broadcast_to(op, x, shape):
 def broadcast_args(op, x, y):
     """The shape that two shapes broadcast to: ones in front of the shorter, then whichever is not one."""
     (m,), (n,) = op.static(x), op.static(y)
+    bounded(op, m + n, 64)
     a, b = (op.Concat(op.const(np.ones(max(m, n) - length, value.dtype.numpy())), value, axis=0) for value, length in ((x, m), (y, n)))
     return op.Where(op.Equal(a, 1), b, a)
 
@@ -918,6 +926,7 @@ def dynamic_update_slice(op, x, update, start):
     sizes = op.static(update)
     if not sizes:
         return op.Identity(update)
+    bounded(op, math.prod(sizes))
     fits = op.Sub(op.Shape(x), op.const(sizes))
     begin = op.Min(op.Max(longs(op, start), 0), fits)
     grid = np.stack(np.meshgrid(*map(np.arange, sizes), indexing="ij"), -1).astype(np.int64)
@@ -959,6 +968,7 @@ def matrix_set_diag(op, x, values):
 def diagonal(op: Builder, column: ir.Value, rest: ir.Value, rows: int | ir.Value, columns: int | ir.Value, like: ir.Value) -> ir.Value:
     """`column` where row and column meet, `rest` elsewhere."""
     if isinstance(rows, int) and isinstance(columns, int):
+        bounded(op, rows * columns)
         mask = op.const(np.eye(rows, columns, dtype=bool))
     else:
         counts = [op.Range(op.const(np.int64(0)), op.const(np.int64(part)) if isinstance(part, int) else op.Squeeze(part, [0]), op.const(np.int64(1)))

@@ -1,6 +1,7 @@
 """Steps on a TFLite graph before its operators are mapped: states and tables become values, quantised tensors stand behind DEQUANTIZE and QUANTIZE."""
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ RAW = {"DEQUANTIZE", "SHAPE", "RANK", "CAST", "BITCAST", "DENSIFY", "IF", "WHILE
 # Operators that LiteRT computes in integers when only the weights are integers
 HYBRID = {"CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "BATCH_MATMUL", *STATES}
 STORED = {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16, ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT2}
+MOST_STATE = 1 << 26                    # elements
 FLOAT = ir.TensorType(ir.DataType.FLOAT)
 
 
@@ -51,7 +53,7 @@ def lift_states(graph: ir.Graph, findings: list[Finding]) -> None:
 
 def _zeros(state: ir.Value) -> np.ndarray | None:
     """What a state holds before the first run: the value zero, which is the zero point of a quantised tensor."""
-    if state.shape is None or not all(isinstance(dim, int) for dim in state.shape):
+    if state.shape is None or not all(isinstance(dim, int) for dim in state.shape) or math.prod(state.shape) > MOST_STATE:
         return None
     found = state.meta.get("quantization")
     return np.full([dim for dim in state.shape if isinstance(dim, int)], 0 if found is None else int(found.zero_point), state.dtype.numpy())
