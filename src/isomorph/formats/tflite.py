@@ -54,7 +54,8 @@ OPTIONS = {                                     # operator -> option table, wher
 LEAST_INPUTS = {name: count for count, names in (
     (0, "VAR_HANDLE HASHTABLE CALL_ONCE CALL WHILE CUSTOM CONCATENATION PACK ADD_N STABLEHLO_COMPOSITE STABLEHLO_CUSTOM_CALL"),
     (2, "ADD SUB MUL DIV MAXIMUM MINIMUM POW SQUARED_DIFFERENCE FLOOR_DIV FLOOR_MOD EQUAL NOT_EQUAL GREATER GREATER_EQUAL LESS LESS_EQUAL LOGICAL_AND "
-        "LOGICAL_OR ATAN2 BITWISE_XOR RIGHT_SHIFT PRELU CONV_2D CONV_3D DEPTHWISE_CONV_2D FULLY_CONNECTED BATCH_MATMUL TRANSPOSE EXPAND_DIMS SPLIT TILE BROADCAST_TO "
+        "LOGICAL_OR ATAN2 BITWISE_XOR RIGHT_SHIFT PRELU CONV_2D CONV_3D DEPTHWISE_CONV_2D FULLY_CONNECTED BATCH_MATMUL TRANSPOSE EXPAND_DIMS SPLIT TILE "
+        "BROADCAST_TO "
         "BROADCAST_ARGS FILL PAD MIRROR_PAD REVERSE_V2 REVERSE_SEQUENCE GATHER GATHER_ND ARG_MAX ARG_MIN TOPK_V2 MEAN SUM REDUCE_PROD REDUCE_MAX REDUCE_MIN "
         "REDUCE_ANY REDUCE_ALL EMBEDDING_LOOKUP RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR CUMSUM MATRIX_SET_DIAG SEGMENT_SUM ASSIGN_VARIABLE MULTINOMIAL RFFT2D "
         "STABLEHLO_ADD STABLEHLO_MULTIPLY STABLEHLO_MAXIMUM STABLEHLO_MINIMUM STABLEHLO_SHIFT_LEFT STABLEHLO_AND STABLEHLO_PAD STABLEHLO_GATHER"),
@@ -223,7 +224,7 @@ class _Reader:
             metadata["subgraphs"] = rest
             sentence = f"{len(rest)} subgraphs that the main one does not call are only carried"
             self.findings.append(Finding("tflite.subgraphs", Severity.LOW, self.where, sentence))
-        graph.opset_imports.update({DOMAIN: 3, CUSTOM_DOMAIN: 1})
+        graph.opset_imports.update({DOMAIN: 3} | ({CUSTOM_DOMAIN: 1} if any(domain == CUSTOM_DOMAIN for domain, *_ in self.codes) else {}))
         return Model(ir.Model(graph, ir_version=10), "tflite", [self.signature(item, values) for item in signatures[0]], metadata, self.findings)
 
     def code(self, record: Record) -> tuple[str, str, int]:
@@ -387,7 +388,7 @@ class _Reader:
             raise self.damaged(f"{operator} has {len(inputs)} inputs and {len(record.outputs)} outputs, at least {least[0]} and {least[1]} are needed", place)
         outputs = [self.output(current, ready, tensor, place) for tensor in record.outputs]
         attributes = self.attributes(record, operator if domain == DOMAIN else "", path, place)
-        name = next((value.name for value in outputs if value is not None), place)
+        name = next((value.name or "" for value in outputs), place).partition(";")[0]           # converters join the names of what they have fused
         node = ir.Node(domain, operator, inputs, [attribute for attribute in attributes if attribute is not None], outputs=outputs, version=version, name=name)
         if len(record.intermediates):
             node.meta["intermediates"] = [self.pick(current, tensor, "tensor", place) for tensor in record.intermediates]

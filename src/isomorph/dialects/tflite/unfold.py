@@ -53,7 +53,8 @@ def lift_states(graph: ir.Graph, findings: list[Finding]) -> None:
 
 def _zeros(state: ir.Value) -> np.ndarray | None:
     """What a state holds before the first run: the value zero, which is the zero point of a quantised tensor."""
-    if state.shape is None or not all(isinstance(dim, int) for dim in state.shape) or math.prod(state.shape) > MOST_STATE:
+    dims = [dim for dim in state.shape or () if isinstance(dim, int)]
+    if state.shape is None or len(dims) != len(state.shape) or math.prod(dims) > MOST_STATE:
         return None
     found = state.meta.get("quantization")
     return np.full([dim for dim in state.shape if isinstance(dim, int)], 0 if found is None else int(found.zero_point), state.dtype.numpy())
