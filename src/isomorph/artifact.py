@@ -5,7 +5,7 @@ import mmap
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import NotRecognised, Unsafe
 from isomorph.wire import files
@@ -24,6 +24,7 @@ class Artifact:
         self.path, self.limits = path, limits
         self.name = name or (path.name if path else "<bytes>")
         self._data = data
+        self.parsed: dict[str, Any] = {}       # headers that formats have parsed, by format
 
     @classmethod
     def open(cls, source: str | os.PathLike | bytes | Artifact, limits: Limits = DEFAULT) -> Artifact:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +68,10 @@ def _describe_graph(content: Model, report: Report, nodes: bool) -> None:
 
 
 def _tensor(name: str, tensor: Any) -> dict[str, Any]:
-    number = type_of(tensor)
-    return {"name": name, "dtype": _type_name(number), "shape": list(dims_of(tensor)), "bytes": (math.prod(dims_of(tensor)) * BITS[number] + 7) // 8}
+    """Blocks are described by the name and the size that they are stored with."""
+    number, dims, kind = type_of(tensor), list(dims_of(tensor)), getattr(tensor, "kind", None)
+    return {"name": name, "dtype": kind.name if kind else _type_name(number), "shape": dims,
+            "bytes": tensor.stored_bytes if kind else (math.prod(dims) * BITS[number] + 7) // 8}
 
 
 def _type_name(number: int) -> str:
@@ -104,7 +107,7 @@ def _plain(value: Any) -> Any:
         return value if len(value) <= LONGEST_TEXT else value[:LONGEST_TEXT] + "..."
     if isinstance(value, dict):
         return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray, memoryview)):
         return [_plain(item) for item in value[:LONGEST_LIST]] + (["..."] if len(value) > LONGEST_LIST else [])
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"<{len(value)} bytes>"

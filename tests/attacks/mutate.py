@@ -24,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parents[1]))       # for the builders of files, when this runs as a script
+
 SECONDS = 5                      # for one mutant
 MEGABYTES = 256                  # resident, besides twice the file
 WHOLE_LIMIT = 8 << 30            # address space of the process: a wild allocation fails at once
@@ -119,7 +121,18 @@ def tflite_seeds() -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.rglob("*.tflite"), key=lambda path: path.stat().st_size)[:4] if path.stat().st_size < 1 << 16]
 
 
-SEEDS: dict[str, Callable[[], list[bytes]]] = {"onnx": onnx_seeds, "safetensors": safetensors_seeds, "npz": npz_seeds, "zip": zip_seeds, "tflite": tflite_seeds}
+def gguf_seeds() -> list[bytes]:
+    """Every version and byte order, every kind of value, blocks; one with many tensors."""
+    from gguf_files import ARRAY, F32, Q4_0, STRING, gguf
+    keys = [("general.architecture", STRING, "llama"), ("general.alignment", 4, 32), ("a.f32", 6, 0.5), ("a.bool", 7, 1), ("a.u64", 10, 5),
+            ("tokens", ARRAY, (STRING, ["a", "b" * 40])), ("scores", ARRAY, (6, [0.5, -1.0])), ("nested", ARRAY, (ARRAY, [(4, [1, 2]), (STRING, ["x"])]))]
+    tensors = [("w", (4, 2), F32, 0), ("q", (32, 2), Q4_0, 32), ("k", (256,), 12, 96)]
+    many = [(f"t{number}", (8,), F32, 32 * number) for number in range(20)]
+    return [gguf(version, keys, tensors, bytes(96 + 160), order) for version in (1, 2, 3) for order in "<>"] + [gguf(3, [], many, bytes(640))]
+
+
+SEEDS: dict[str, Callable[[], list[bytes]]] = {"gguf": gguf_seeds,
+                                               "onnx": onnx_seeds, "safetensors": safetensors_seeds, "npz": npz_seeds, "zip": zip_seeds, "tflite": tflite_seeds}
 
 
 # ---- mutants
@@ -241,6 +254,14 @@ def mutate_words(data: bytes, rng: random.Random) -> bytes:
     return data[:at] + struct.pack("<H" if width == 2 else "<I", value) + data[at + width:]
 
 
+def mutate_numbers(data: bytes, rng: random.Random) -> bytes:
+    """Sets one small number, wherever it stands and however wide it is: counts, lengths, types and offsets of formats without alignment."""
+    spots = [at for at in range(4, len(data) - 8) if data[at] and not any(data[at + 1:at + 4])] or [0]
+    at, width = rng.choice(spots), rng.choice((1, 2, 4, 8))
+    value = rng.choice((*INTERESTING, *range(40), len(data), len(data) - at)) & ((1 << 8 * width) - 1)
+    return data[:at] + value.to_bytes(width, rng.choice(("little", "little", "big"))) + data[at + width:]
+
+
 def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
     """What knows nothing of the format: flips, cuts, insertions, repeated parts."""
     kind, at = rng.randrange(5), rng.randrange(max(1, len(data)))
@@ -257,7 +278,7 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
     return data[:at] + data[end:] if kind == 3 else data[:end] + data[at:end] * rng.choice((1, 2, 100)) + data[end:]
 
 
-STRUCTURED = {"onnx": mutate_protobuf, "safetensors": mutate_safetensors, "npz": mutate_zip, "zip": mutate_zip, "tflite": mutate_words}
+STRUCTURED = {"gguf": mutate_numbers, "onnx": mutate_protobuf, "safetensors": mutate_safetensors, "npz": mutate_zip, "zip": mutate_zip, "tflite": mutate_words}
 
 
 def mutants(name: str, count: int, seed: int) -> Iterator[bytes]:

@@ -261,7 +261,7 @@ def write(model: Checkpoint, path: str | os.PathLike, *, force: bool = False, pr
     """
     path = Path(path)
     tensors = _ordered(model)
-    metadata = {str(key): value if isinstance(value, str) else json.dumps(value) for key, value in model.metadata.items()}
+    metadata = _texts(model.metadata)
     shards = _shards(tensors, shard_bytes)
     total = sum(tensor.nbytes for tensor in model.tensors.values())
     progress.start("write", total, "bytes")
@@ -277,6 +277,14 @@ def write(model: Checkpoint, path: str | os.PathLike, *, force: bool = False, pr
             outputs[-1].write(json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2, sort_keys=True).encode())
     progress.finish()
     return Report(str(index or path), [], {"bytes": sum(file.stat().st_size for file in paths), "tensors": len(tensors), "files": names})
+
+
+def _texts(metadata: Any) -> dict[str, str]:
+    """Metadata as text; what a GGUF file says keeps its types."""
+    if hasattr(metadata, "kinds"):
+        from isomorph.formats.gguf import texts
+        return texts(metadata)
+    return {str(key): value if isinstance(value, str) else json.dumps(value) for key, value in metadata.items()}
 
 
 def _ordered(model: Checkpoint) -> list[tuple[str, Any]]:
