@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import pickle
 import random
+import struct
 import time
 from pathlib import Path
 
 import joblib
 import numpy
 import pytest
-from golden.make_identify import CASES, Case, core_ml, gguf_file, pmml_file, write
+from golden.make_identify import CASES, Case, as_json, core_ml, gguf_file, message, node_def, npy_file, pmml_file, write, zipped
 from sklearn.tree import DecisionTreeClassifier
 from zoo import catalogue, zoo
 
@@ -136,6 +137,46 @@ def test_nothing_is_recognised_in_other_files(tmp_path: Path) -> None:
         assert row["error"]["code"] == "not-recognised"
     (row,) = identify([tmp_path])
     assert row["error"]["code"] == "not-recognised"
+
+
+def framed(header: dict) -> bytes:
+    text = as_json(header)
+    return struct.pack("<Q", len(text)) + text + bytes(4)
+
+
+# What resembles a format but breaks one of its rules: (the format it must not be, the file)
+NEAR_MISSES = (
+    ("graphdef", message((1, node_def("x", "Relu")), (1, message((1, "y"), (2, "not an operator"))))),
+    ("graphdef", message((1, node_def("x", "Relu")), (9, "no field of a graph"))),
+    ("coreml", message((1, 4), (2, message((1, "x"))), (7, "no field of a model"), (500, b""))),
+    ("coreml", message((1, 4), (2, message((1, "x"))), (499, b""))),
+    ("onnx", message((1, 8), (2, "maker"), (7, message((1, message((1, 5))))), (8, message((2, 17))))),
+    ("onnx", message((1, 8), (2, "maker"), (7, message((3, "no field of a graph"))), (8, message((2, 17))))),
+    ("saved_model", message((1, 1), (2, message((1, "no meta graph"))))),
+    ("pfa", as_json({"input": "int", "output": "int", "action": [], "surprise": 1})),
+    ("pfa", as_json({"input": "int", "output": "int"})),
+    ("safetensors", framed({"a": {"dtype": "F99", "shape": [1], "data_offsets": [0, 4]}})),
+    ("safetensors", framed({"a": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}})),
+    ("npz", zipped({"a.npy": npy_file(), "b.txt": b"hello"})),
+    ("npz", zipped({"a.npy": b"not an array"})),
+    ("caffe2", b'op { type: "Conv" input: "x" }\nnode { op: "Relu" }\n'),
+    ("mxnet", as_json({"nodes": [{"op": 5, "name": "x"}], "arg_nodes": [], "heads": []})),
+    ("tfjs_graph", as_json({"format": "graph-model", "modelTopology": []})),
+    ("keras", zipped({"config.json": b"{}", "metadata.json": b"{}"})),
+    ("xgboost", as_json({"learner": "none"})),
+    ("gguf", b"GGUF" + bytes(20)),
+    ("torchscript", zipped({"a/code/x.py": b"", "a/constants.pkl": b"."})),
+    ("pmml", b"<?xml version='1.0'?><PMMLs version='4.4'/>"),
+    ("darknet", b"[section]\nkey=value\n[net]\n"),
+    ("lightgbm", b"tree of words\nversion=v4\n"),
+)
+
+
+@pytest.mark.parametrize(("form", "data"), NEAR_MISSES, ids=[f"{form}-{index}" for index, (form, _) in enumerate(NEAR_MISSES)])
+def test_near_misses(form: str, data: bytes) -> None:
+    assert looked_at(data) in ("not-recognised", "archive")
+    artifact = Artifact.open(data)
+    assert _table.FORMATS[form].identify(artifact) is None
 
 
 def test_a_missing_file_is_a_row_too(tmp_path: Path) -> None:
