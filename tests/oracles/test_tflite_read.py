@@ -19,6 +19,7 @@ from tflite_models import Graph, read, real_model, real_models
 
 from isomorph.dialects.tflite.hub import to_hub
 from isomorph.dialects.tflite.to_onnx import to_onnx
+from isomorph.formats import onnx
 
 F, N, L, B, S = "float32", "int32", "int64", "bool", "string"
 
@@ -267,6 +268,19 @@ def scattered(target: str) -> Callable[[Graph], Any]:
     return build
 
 
+def nested(g: Graph) -> Any:
+    """An IF inside the body of a WHILE, which counts to five and halves or doubles on the way."""
+    cond, body, then, other = Graph("cond"), Graph("body"), Graph("then"), Graph("other")
+    i, _ = cond.input(N), cond.input(F, 3)
+    j, x = body.input(N), body.input(F, 3)
+    y, z = then.input(F, 3), other.input(F, 3)
+    chosen = body.IF(body.LESS(j, body.const(np.int32(2)), out=(B,)), x, out=(F, 3),
+                     then_branch=then.graph(then.MUL(y, then.const(np.float32(2)), out=(F, 3))),
+                     else_branch=other.graph(other.MUL(z, other.const(np.float32(0.5)), out=(F, 3))))
+    return g.WHILE(g.const(np.int32(0)), g.input(F, 3), outs=[(N,), (F, 3)], cond=cond.graph(cond.LESS(i, cond.const(np.int32(5)), out=(B,))),
+                   body=body.graph(body.ADD(j, body.const(np.int32(1)), out=(N,)), chosen))
+
+
 ROWS: dict[str, Case] = {name: case if isinstance(case, Case) else Case(case) for name, case in {
     **{name: unary(name) for name in ("ABS", "FLOOR", "CEIL", "ROUND", "NEG", "SIN", "COS", "EXP", "RELU", "RELU6", "RELU_N1_TO_1", "RELU_0_TO_1", "ELU",
         "TANH",
@@ -310,6 +324,12 @@ ROWS: dict[str, Case] = {name: case if isinstance(case, Case) else Case(case) fo
     "CONV_2D:dynamic": conv((None, 8, 9, 3), (4, 3, 3, 3), (None, 8, 9, 4), fused_activation_function="RELU6"),
     "CONV_2D:computed": Case(lambda g: g.CONV_2D(g.input(F, 1, 5, 5, 2), g.input(F, 3, 2, 2, 2), g.input(F, 3), out=(F, 1, 4, 4, 3), padding="VALID",
         stride_w=1, stride_h=1)),
+    "CONV_2D:sizes": conv((None, None, None, 3), (4, 3, 3, 3), (None, None, None, 4), stride_w=2, stride_h=2),
+    "MAX_POOL_2D:sizes": lambda g: g.MAX_POOL_2D(g.input(F, None, None, None, 3), out=(F, None, None, None, 3), stride_w=2, stride_h=2, filter_width=2,
+                                                 filter_height=2),
+    "RESIZE_BILINEAR:batch": lambda g: g.RESIZE_BILINEAR(g.input(F, None, 5, 6, 3), g.const([8, 9]), out=(F, None, 8, 9, 3), half_pixel_centers=1),
+    "FULLY_CONNECTED:batch": lambda g: g.FULLY_CONNECTED(g.input(F, None, 3, 5), g.const(weights(4, 15)), None, out=(F, None, 4)),
+    "WHILE:nested": nested,
     "DEPTHWISE_CONV_2D": depthwise((2, 8, 9, 3), (1, 3, 3, 3), (2, 4, 5, 3), stride_w=2, stride_h=2),
     "DEPTHWISE_CONV_2D:multiplier": depthwise((2, 7, 7, 3), (1, 3, 3, 6), (2, 5, 5, 6), padding="VALID", fused_activation_function="RELU6"),
     "DEPTHWISE_CONV_2D:dilated": depthwise((1, 9, 9, 2), (1, 3, 3, 2), (1, 9, 9, 2), dilation_w_factor=2, dilation_h_factor=2),
@@ -467,9 +487,56 @@ def test_operator_computes_the_same(name, tmp_path):
 def test_every_mapped_operator_has_a_row():
     tested = {name.partition(":")[0] for name in ROWS} | {"DEQUANTIZE", "QUANTIZE", "DENSIFY"}               # by the quantised and the real models
     tested |= {"REAL", "IMAG", "COMPLEX_ABS"}                                                                # in the row of RFFT2D
-    tested |= {"RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"}                                    # in test_random_numbers
+    tested |= {"RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"}                                    # in a test of their own
     untestable = {"STABLEHLO_AND", "STABLEHLO_WHILE", "CALL"}                                                # no kernel of LiteRT takes them from a file
     assert {name for _, name in to_onnx.rules} - tested - untestable == set()
+
+
+def test_random_numbers_have_the_same_distribution(tmp_path):
+    g = Graph()
+    shape = g.const([4000])
+    outputs = (g.RANDOM_UNIFORM(shape, out=(F, 4000), seed=3), g.RANDOM_STANDARD_NORMAL(shape, out=(F, 4000), seed=3),
+               g.MULTINOMIAL(g.const(np.log(np.float32([[0.25, 0.75]]))), g.const(np.int32(4000)), out=(L, 1, 4000), seed=3))
+    model = to_hub(read(g.save(tmp_path / "model.tflite", *outputs)))
+    onnx.write(model, tmp_path / "model.onnx", opset=21)                        # ONNX Runtime 1.31 has no generators of later opsets
+    uniform, normal, chosen = running.run(tmp_path / "model.onnx", {})[1].values()
+    assert {finding.code for finding in model.findings} == {"values.random"}
+    assert abs(uniform.mean() - 0.5) < 0.05
+    assert 0 <= uniform.min() < uniform.max() < 1
+    assert abs(normal.std() - 1) < 0.1
+    assert abs(chosen.mean() - 0.75) < 0.05
+
+
+def test_operators_without_an_onnx_form_stay(tmp_path):
+    g = Graph()
+    x = g.ABS(g.input(F, 2, 3), out=(F, 2, 3))
+    y = g.LSH_PROJECTION(g.const(weights(2, 3)), x, out=(N, 6), type="SPARSE")
+    z = g.Mystery(x, out=(F, 2, 3), domain="tflite.custom", custom_options=b"abc")
+    model = to_hub(read(g.save(tmp_path / "model.tflite", y, z)))
+    assert [(node.domain, node.op_type) for node in model.graph] == [("", "Abs"), ("tflite", "LSH_PROJECTION"), ("tflite.custom", "Mystery")]
+    assert [finding.code for finding in model.findings] == ["operator.kept", "operator.kept"]
+    assert model.graph.node(2).attributes["custom_options"].value == b"abc"
+
+
+@needs_litert
+def test_a_state_goes_on_where_it_ended(tmp_path):
+    """Two runs in LiteRT, which keeps the state, and two in ONNX Runtime, which is fed the last one."""
+    g = Graph()
+    y = lstm()(g)
+    path = g.save(tmp_path / "model.tflite", y)
+    model = to_hub(read(path))
+    ir.save(model.ir, tmp_path / "model.onnx")
+    x = running.random_array("float32", (2, 5, 3), 4)
+    states = [value.name for value in model.graph.inputs[1:]]
+    assert [finding.code for finding in model.findings] == ["tflite.state", "tflite.state"]
+    feeds, _ = running.run(path, {model.graph.inputs[0].name: x})
+    again = running.once_more(path, feeds)
+    first = running.run(tmp_path / "model.onnx", feeds)[1]
+    import onnxruntime
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    second = session.run(None, feeds | dict(zip(states, list(first.values())[1:], strict=True)))
+    assert np.abs(second[0] - next(iter(again.values()))).max() < 1e-6
+    assert np.abs(second[0] - next(iter(first.values()))).max() > 1e-3
 
 
 @needs_litert

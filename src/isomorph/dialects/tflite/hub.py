@@ -81,6 +81,8 @@ def infer(node: ir.Node) -> None:
         kind = ir.DataType(node.attributes["to"].value)
     elif node.op_type in TYPED_BY and len(node.inputs) > TYPED_BY[node.op_type]:
         kind = node.inputs[TYPED_BY[node.op_type]].dtype
+    elif node.op_type == "Multinomial":
+        kind = ir.DataType.INT32
     elif node.op_type == "ConstantOfShape":
         kind = node.attributes["value"].value.dtype if "value" in node.attributes else ir.DataType.FLOAT
     for place, value in enumerate(node.outputs):
