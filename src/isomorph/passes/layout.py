@@ -496,7 +496,8 @@ class _Clean:
         self.first.setdefault(old, self.turned(new, inverse(self.moves(len(shape)))))
 
     def keep(self, node: ir.Node) -> None:
-        for index, value in enumerate(node.inputs):
+        for index in reversed(range(len(node.inputs))):  # the data comes last: reading it moved may renew the axes
+            value = node.inputs[index]
             if value is None:
                 continue
             if value in self.moved and value not in self.first and _free_consumer(node, index, self.moves):

@@ -55,11 +55,19 @@ def padded(op: Builder, x: ir.Value, pads: list[int], value: float = 0.0) -> ir.
         return x
     for axis, (before, after) in enumerate(zip(pads[:rank], pads[rank:], strict=True), 2):
         if before < 0 or after < 0:
-            size = op.static(x)[axis]
+            size = spatial(op, x)[axis - 2]
             x = interval(op, x, axis, max(-before, 0), size - max(-after, 0))
     pads = [max(pad, 0) for pad in pads]
     filler = op.const(np.asarray(value, x.dtype.numpy()))
     return op.Pad(x, [0, 0, *pads[:rank], 0, 0, *pads[rank:]], filler) if any(pads) else x
+
+
+def spatial(op: Builder, x: ir.Value) -> list[int]:
+    """The sizes behind batch and channel, all numbers; rejects the node otherwise."""
+    _, (_, _, *sizes) = op.of(x)
+    if not all(isinstance(size, int) for size in sizes):
+        op.reject(f"the spatial sizes {sizes} of {x.name} are not known")
+    return sizes  # type: ignore[return-value]
 
 
 def flat_weight(op: Builder, w: ir.Value, axis: int) -> ir.Value:
@@ -76,7 +84,7 @@ def conv(op, x, w, b=None, *, kernel_shape=None, auto_pad="NOTSET", pads=None, s
     rank, (_, _, *sizes) = op.of(x)
     n = rank - 2
     kernel = list(op.static(w)[2:])
-    strides, dilations = strides or [1] * n, dilations or [1] * n
+    strides, dilations = list(strides or [1] * n), list(dilations or [1] * n)
     if n == 1:
         y = op.Conv(
             op.Unsqueeze(x, [2]),
@@ -123,7 +131,7 @@ def conv_transpose(
     """The full result of a VALID transposed convolution, cut by the pads and extended by the output padding; SAME where that is the same."""
     rank, (_, _, *sizes) = op.of(x)
     n = rank - 2
-    strides, dilations, output_padding = strides or [1] * n, dilations or [1] * n, output_padding or [0] * n
+    strides, dilations, output_padding = list(strides or [1] * n), list(dilations or [1] * n), list(output_padding or [0] * n)
     if n == 1:
         y = op.ConvTranspose(
             op.Unsqueeze(x, [2]),
@@ -245,7 +253,7 @@ def _lowest(dtype: ir.DataType) -> float:
 def max_pool(op, x, *, kernel_shape, auto_pad="NOTSET", pads=None, strides=None, dilations=None, ceil_mode=0, storage_order=0):
     rank, (_, _, *sizes) = op.of(x)
     n = rank - 2
-    strides, dilations = strides or [1] * n, dilations or [1] * n
+    strides, dilations = list(strides or [1] * n), list(dilations or [1] * n)
     indices = len(op.outputs) > 1 and (op.outputs[1].uses() or op.outputs[1].is_graph_output())
     keyword, explicit, extra = _pool_pads(op, sizes, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
     plain = n == 2 and not indices and dilations == [1, 1]
@@ -266,14 +274,14 @@ def max_pool(op, x, *, kernel_shape, auto_pad="NOTSET", pads=None, strides=None,
         )
         return op.Squeeze(y, [2])
     if keyword == "SAME_UPPER":
-        pairs = [same_pads(*axis) for axis in zip([op.static(x)[i + 2] for i in range(n)], kernel_shape, strides, dilations, strict=True)]
+        pairs = [same_pads(*axis) for axis in zip(spatial(op, x), kernel_shape, strides, dilations, strict=True)]
         ends = [before for before, _ in pairs] + [after for _, after in pairs]
     return _shifted_maximum(op, x, kernel_shape, strides, dilations, ends, storage_order if indices else None)
 
 
 def _shifted_maximum(op: Builder, x: ir.Value, kernel: list[int], strides: list[int], dilations: list[int], ends: list[int], storage_order: int | None) -> Any:
     """The greatest of one strided slice a kernel position; with `storage_order`, also the flat position in the unpadded input."""
-    _, _, *sizes = op.static(x)
+    sizes = spatial(op, x)
     n = len(kernel)
     source = padded(op, x, ends, _lowest(x.dtype))
     positions = _flat_positions(op.static(x), ends, storage_order) if storage_order is not None else None
@@ -308,7 +316,7 @@ def average_pool(op, x, *, kernel_shape, auto_pad="NOTSET", pads=None, strides=N
     """The kernel's own SAME counts what lies inside. Other paddings: the mean over zeros, times a constant that corrects the count."""
     rank, (_, _, *sizes) = op.of(x)
     n = rank - 2
-    strides, dilations = strides or [1] * n, dilations or [1] * n
+    strides, dilations = list(strides or [1] * n), list(dilations or [1] * n)
     if n == 1:
         y = op.AveragePool(
             op.Unsqueeze(x, [2]),
@@ -327,7 +335,7 @@ def average_pool(op, x, *, kernel_shape, auto_pad="NOTSET", pads=None, strides=N
         return NotImplemented
     if plain and not any(extra) and ((keyword == "SAME_UPPER" and not count_include_pad) or (not any(explicit) and keyword == "VALID")):
         return op.AveragePool(x, kernel_shape=kernel_shape, auto_pad=keyword, strides=strides)
-    real = op.static(x)[2:] if keyword == "SAME_UPPER" or any(extra) or not count_include_pad or not plain else None
+    real = spatial(op, x) if keyword == "SAME_UPPER" or any(extra) or not count_include_pad or not plain else None
     if keyword == "SAME_UPPER":
         pairs = [same_pads(*axis) for axis in zip(real, kernel_shape, strides, dilations, strict=True)]
         explicit = [before for before, _ in pairs] + [after for _, after in pairs]
@@ -345,7 +353,8 @@ def average_pool(op, x, *, kernel_shape, auto_pad="NOTSET", pads=None, strides=N
 
 
 def _shifted_sum(op: Builder, source: ir.Value, kernel: list[int], strides: list[int], dilations: list[int]) -> ir.Value:
-    sizes, n, total = op.static(source)[2:], len(kernel), None
+    sizes, total = spatial(op, source), None
+    n = len(kernel)
     outs = [(size - (k - 1) * d - 1) // s + 1 for size, k, d, s in zip(sizes, kernel, dilations, strides, strict=True)]
     for offset in np.ndindex(*kernel):
         starts = [o * d for o, d in zip(offset, dilations, strict=True)]
