@@ -116,9 +116,21 @@ def zip_seeds() -> list[bytes]:
 
 
 def tflite_seeds() -> list[bytes]:
-    """The smallest TensorFlow Lite files of the repository."""
-    folder = Path(__file__).parents[1] / "golden"
-    return [path.read_bytes() for path in sorted(folder.rglob("*.tflite"), key=lambda path: path.stat().st_size)[:4] if path.stat().st_size < 1 << 16]
+    """A convolution, quantised arithmetic and a signature, written by the package itself."""
+    import tempfile
+    sys.path.insert(0, str(Path(__file__).parents[1] / "oracles"))
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tflite_models import Graph, quantized
+    plain = Graph()
+    x = plain.input("float32", 1, 4, 4, 2)
+    y = plain.CONV_2D(x, plain.const(np.ones((3, 2, 2, 2), np.float32)), plain.const(np.zeros(3, np.float32)), out=("float32", 1, 3, 3, 3), padding="VALID",
+                      stride_w=1, stride_h=1)
+    z = plain.RESHAPE(y, plain.const([1, 27]), out=("float32", 1, 27), new_shape=[1, 27])
+    whole, small = Graph(), quantized(0.5, 3)
+    a = whole.input("int8", 1, 4, quantization=small)
+    b = whole.ADD(a, a, out=whole.value("int8", 1, 4, quantization=small))
+    with tempfile.TemporaryDirectory() as folder:
+        return [graph.save(Path(folder) / "x.tflite", output).read_bytes() for graph, output in ((plain, z), (whole, b))]
 
 
 def gguf_seeds() -> list[bytes]:

@@ -8,7 +8,7 @@ import pytest
 
 COUNT = 1500
 # The least share of mutants that must get past the container, so that the mutations do not merely destroy files.
-LEAST_READ = {"onnx": 0.1, "npz": 0.1, "zip": 0.1}
+LEAST_READ = {"onnx": 0.1, "npz": 0.1, "zip": 0.1, "tflite": 0.1}
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident memory is measured with Linux's /proc")

@@ -564,3 +564,9 @@ def test_identify_and_the_codec_import_no_graph_library():
     """)
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert re.sub(r"\s", "", child.stdout) == "[]"
+
+
+def test_an_operator_younger_than_the_opset_it_stands_in(tmp_path):
+    proto = model([node("SwiGLU", ["x"], ["y"])], [info("x", 1, [2, 8])], [info("y", 1, [2, 4])], opset=27, ir_version=13)
+    with pytest.raises(Unsupported, match="SwiGLU"):
+        read(proto)

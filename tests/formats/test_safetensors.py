@@ -153,3 +153,11 @@ def test_one_tensor_at_a_time_is_asked_for(tmp_path):
     lazy = {f"t{place}": ComputedTensor(f"t{place}", NUMBER["FLOAT"], [1000], lambda place=place: make(place), ()) for place in range(4)}
     safetensors.write(Checkpoint(lazy), tmp_path / "x.safetensors")
     assert alive == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", [["F32"], {"F32": 1}, None, 5])
+def test_a_dtype_that_is_no_text_is_not_recognised(dtype):
+    artifact = file({"a": {"dtype": dtype, "shape": [1], "data_offsets": [0, 4]}}, bytes(4))
+    assert safetensors.identify(artifact) is None
+    with pytest.raises(Damaged, match="unknown dtype"):
+        safetensors.read(artifact)

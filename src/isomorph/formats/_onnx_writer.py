@@ -142,7 +142,9 @@ class Writer:
             node=[self.node(node) for node in graph if not node.outputs or node.outputs[0] not in lifted],
             initializer=[self.tensor(tensor, self.name(value), external=True) for value, tensor in [*initializers, *lifted.items()]],
             input=[self.value_info(value) for value in graph.inputs], output=[self.value_info(value) for value in graph.outputs],
-            value_info=[self.value_info(value) for value in [*constants, *written] if self.tells_something(value)],
+            # The tensor itself states the type and shape of a constant.
+            value_info=[self.value_info(value) for value in constants if value.metadata_props or value.doc_string]
+                       + [self.value_info(value) for value in written if self.tells_something(value)],
             quantization_annotation=[self.annotation(value) for value in [*graph.inputs, *constants, *written, *graph.outputs]
                                      if value.meta.get(QUANTIZATION_KEY)],
             metadata_props=self.graph_pairs(graph.metadata_props))

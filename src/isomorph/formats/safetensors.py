@@ -65,7 +65,9 @@ def _from_header(artifact: Artifact, header: dict[str, Any], data: int) -> Match
     dtypes: Counter[str] = Counter()
     parameters = end = 0
     for entry in header.values():
-        if not isinstance(entry, dict) or entry.get("dtype") not in DTYPES or not _is_counts(entry.get("shape")) or not _is_counts(entry.get("data_offsets")):
+        if not isinstance(entry, dict) or str(entry.get("dtype")) not in DTYPES:
+            return None
+        if not _is_counts(entry.get("shape")) or not _is_counts(entry.get("data_offsets")):
             return None
         dtypes[entry["dtype"]] += 1
         parameters += math.prod(entry["shape"])
@@ -92,7 +94,7 @@ def _from_long_header(artifact: Artifact, length: int) -> Match | None:
     """A header that is too long to parse here, or cut off: judged by its first tensor."""
     head = json_head.read(artifact.head[8:])
     entries = [value for key, value in head.value.items() if key != "__metadata__"] if isinstance(head.value, dict) else []
-    if not entries or not isinstance(entries[0], dict) or entries[0].get("dtype") not in DTYPES:
+    if not entries or not isinstance(entries[0], dict) or str(entries[0].get("dtype")) not in DTYPES:
         return None
     if 8 + length > artifact.size:
         return Match("safetensors", "", "single", "weights", {"truncated": True}, "the file ends inside its header: download or copy it again")

@@ -104,6 +104,8 @@ def inline(edit: Edit, current: int, target: int) -> None:
 
 def function_body(edit: Edit, current: int) -> tuple[int, onnx.FunctionProto]:
     """The body of a node's operator and the opset it is written in."""
+    if first_version(edit.node.op_type) > current:
+        edit.block(f"it came with opset {first_version(edit.node.op_type)} and the model says opset {current}")
     schema: Any = defs.get_schema(edit.node.op_type, current, "")      # its type stubs know no functions
     contextual = [version for version in schema.context_dependent_function_opset_versions if version <= current]
     fixed = [version for version in schema.function_opset_versions if version <= current]
@@ -258,11 +260,13 @@ def pads_for_every_axis(e: Edit) -> None:
     if axes is None:
         return
     rank, pads = e.rank(0), e.constant(1)
+    places = [axis % rank + side * rank for side in (0, 1) for axis in axes]
     if pads is None:
-        e.block("its `pads` are computed and given for some axes only")
-    full = np.zeros((2, rank), np.int64)
-    full[:, [axis % rank for axis in axes]] = pads.reshape(2, -1)
-    e.set_input(1, e.const(full.reshape(-1)))
+        e.set_input(1, e.add("ScatterElements", e.const(np.zeros(2 * rank, np.int64)), e.const(places), e.add("Cast", e.input(1), to=int(ir.DataType.INT64))))
+        return
+    full = np.zeros(2 * rank, np.int64)
+    full[places] = pads
+    e.set_input(1, e.const(full))
 
 
 @adapters(18, "Split")

@@ -36,13 +36,14 @@ class Row(NamedTuple):
     many: str
     message: Any                 # the Record class of a message type, else None
     wire: int
-    key: str = ""                # the key type of a map
+    tag: bytes                   # as it stands before every value that is not packed
 
 
 class Record:
     """One message. Fields that were present are in `__dict__`; `name in record` tells presence."""
 
     ROWS: ClassVar[dict[int, Row]] = {}
+    ORDERED: ClassVar[tuple[Row, ...]] = ()          # by number, the order of writing
     unknown_fields: Sequence[tuple[int, int, Any]] = ()
 
     def __init__(self, **fields: Any):
@@ -125,23 +126,30 @@ def parse_schema(text: str) -> dict[str, type[Record]]:
             continue
         number, name, kind = line.split(None, 2)
         _add_field(current, int(number), name, kind.strip(), messages)
+    for message in messages.values():
+        _order(message)
     return messages
 
 
+def _order(message: Any) -> None:
+    message.ORDERED = tuple(message.ROWS[number] for number in sorted(message.ROWS))
+
+
 def _add_field(owner: Any, number: int, name: str, kind: str, messages: dict[str, type[Record]]) -> None:
-    key, many = "", ""
     if kind.startswith("{"):
         key, kind = (part.strip() for part in kind.strip("{}").split(":"))
         many = "map"
         entry = type(f"{name}_entry", (Record,), {"ROWS": {}})
         _add_field(entry, 1, "key", key, messages)
         _add_field(entry, 2, "value", kind, messages)
-        row = Row(number, name, kind, many, entry, BYTES, key)
+        _order(entry)
+        row = Row(number, name, kind, many, entry, BYTES, _varint(number << 3 | BYTES))
     else:
         kind, _, many = kind.partition(" ")
         many = many.strip()
         message = None if kind in SCALARS else messages[kind]
-        row = Row(number, name, kind, many, message, BYTES if message else SCALARS[kind][0])
+        wire = BYTES if message else SCALARS[kind][0]
+        row = Row(number, name, kind, many, message, wire, _varint(number << 3 | wire))
     owner.ROWS[number] = row
     setattr(owner, name, {} if many == "map" else () if many else None if row.message else SCALARS[kind][1])
 
@@ -444,9 +452,7 @@ def _varint(value: int) -> bytes:
 def _message_pieces(record: Record, pieces: list[Any]) -> int:
     """Appends what `record` consists of and returns its length in bytes."""
     total, fields = 0, record.__dict__
-    rows = record.ROWS
-    for number in sorted(rows) if len(fields) > 1 else rows:
-        row = rows[number]
+    for row in record.ORDERED:
         if row.name in fields:
             total += _field_pieces(row, fields[row.name], pieces)
     for number, wire, payload in record.unknown_fields:
@@ -457,35 +463,39 @@ def _message_pieces(record: Record, pieces: list[Any]) -> int:
 
 
 def _field_pieces(row: Row, value: Any, pieces: list[Any]) -> int:
-    tag = _varint(row.number << 3 | row.wire)
-    if row.many == "map":
-        return sum(_value_pieces(tag, row, row.message(key=key, value=item), pieces) for key, item in value.items())
-    if row.many in ("*packed", "*lazy") and row.wire != BYTES:
-        runs = value.runs if isinstance(value, Packed) else [b"".join(_encoded(item, row) for item in value)]
-        length = sum(len(run) for run in runs)
+    many = row.many
+    if not many:
+        return 0 if value is None else _value_pieces(row, value, pieces)
+    if many == "map":
+        return sum([_value_pieces(row, row.message(key=key, value=item), pieces) for key, item in value.items()])
+    if many != "*" and row.wire != BYTES:
+        runs = value.runs if isinstance(value, Packed) else [b"".join([_encoded(item, row) for item in value])]
+        length = sum(map(len, runs))
         head = _varint(row.number << 3 | BYTES) + _varint(length)
         pieces += [head, *runs] if length else []
         return len(head) + length if length else 0
-    if row.many:
-        return sum(_value_pieces(tag, row, item, pieces) for item in value)
-    return 0 if value is None else _value_pieces(tag, row, value, pieces)
+    return sum([_value_pieces(row, item, pieces) for item in value])
 
 
-def _value_pieces(tag: bytes, row: Row, value: Any, pieces: list[Any]) -> int:
+def _value_pieces(row: Row, value: Any, pieces: list[Any]) -> int:
     if row.wire != BYTES:
-        piece = tag + _encoded(value, row)
+        piece = row.tag + _encoded(value, row)
         pieces.append(piece)
         return len(piece)
     if row.message is not None:
         place = len(pieces)
         pieces.append(b"")
         length = _message_pieces(value, pieces)
-        pieces[place] = head = tag + _varint(length)
+        pieces[place] = head = row.tag + _varint(length)
         return len(head) + length
     if isinstance(value, str):
         value = value.encode("utf-8", "surrogateescape")
+    if isinstance(value, bytes) and len(value) < FLUSH:
+        piece = row.tag + _varint(len(value)) + value
+        pieces.append(piece)
+        return len(piece)
     length = value.nbytes if hasattr(value, "nbytes") else len(value)
-    head = tag + _varint(length)
+    head = row.tag + _varint(length)
     pieces += [head, value]
     return len(head) + length
 
