@@ -127,7 +127,8 @@ def concat(net: Network, x: str, check: bool) -> bool:
     if check:
         return len(shape) > 1 and math.prod(shape) < 600
     axis = net.draw(st.integers(1, len(shape) - 1))
-    others = [name for name, other in net.shapes.items() if len(other) == len(shape) and all(a == b for i, (a, b) in enumerate(zip(other, shape, strict=True)) if i != axis)]
+    rest = [*shape[:axis], *shape[axis + 1:]]
+    others = [name for name, other in net.shapes.items() if len(other) == len(shape) and [*other[:axis], *other[axis + 1:]] == rest]
     other = net.one_of(*others)
     new = [size + net.shapes[other][axis] if i == axis else size for i, size in enumerate(shape)]
     return bool(net.add("Concat", [x, other], new, axis=axis - (len(shape) if net.one_of(True, False) else 0)))
@@ -163,7 +164,7 @@ def pad(net: Network, x: str, check: bool) -> bool:
     shape = net.shapes[x]
     if check:
         return math.prod(shape) < 400
-    amounts = [0, *(net.draw(st.integers(0, 1)) for _ in shape[1:])] + [0, *(net.draw(st.integers(0, 1)) for _ in shape[1:])]
+    amounts = [0, *(net.draw(st.integers(0, 1)) for _ in shape[1:]), 0, *(net.draw(st.integers(0, 1)) for _ in shape[1:])]
     return bool(net.add("Pad", [x, net.integers(amounts)], [size + amounts[i] + amounts[i + len(shape)] for i, size in enumerate(shape)]))
 
 
