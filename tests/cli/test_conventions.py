@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 
@@ -109,3 +110,37 @@ def test_version_and_no_colour_in_a_pipe():
     done = isomorph("doctor")
     assert "\x1b" not in done.stdout
     assert "onnxruntime" in done.stdout
+
+
+def on_a_terminal(*arguments, folder, **environment) -> str:
+    """What a person sees: the bytes that arrive at a pseudo-terminal."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "isomorph", *arguments]
+    child = subprocess.Popen(command, cwd=folder, stdout=theirs, stderr=theirs, env=os.environ | {"PYTHONPATH": str(SOURCE), "TERM": "xterm"} | environment)
+    os.close(theirs)
+    seen = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            seen += chunk
+    except OSError:                                     # Linux says so when the last writer is gone
+        pass
+    os.close(ours)
+    child.wait()
+    return seen.decode()
+
+
+def test_a_terminal_gets_tables_and_bars_and_its_cursor_back(digits):
+    seen = on_a_terminal("convert", "digits.onnx", "digits.tflite", folder=digits)
+    assert "probabilities" in seen
+    assert "\u2501" in seen                            # the line of a table or a bar
+    assert seen.count("\x1b[?25l") == seen.count("\x1b[?25h") > 0
+    (digits / "digits.tflite").unlink()
+    seen = on_a_terminal("convert", "digits.onnx", "digits.tflite", "--dtype", "fp64", folder=digits)
+    assert "error" in seen
+    assert seen.count("\x1b[?25l") == seen.count("\x1b[?25h")
+
+
+def test_colour_can_be_turned_off(digits):
+    red = "\x1b[31m"
+    assert red in on_a_terminal("identify", "nothing", folder=digits)
+    assert red not in on_a_terminal("identify", "nothing", folder=digits, NO_COLOR="1")

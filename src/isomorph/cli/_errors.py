@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from typing import Any
@@ -24,7 +25,7 @@ def show(error: IsomorphError, as_json: bool) -> None:
 def show_described(error: dict[str, Any]) -> None:
     """The same for an error as `IsomorphError.to_json` describes it."""
     where = f" - at {error['where']}" if error["where"] else ""
-    click.echo(click.style(f"error[{error['code']}]", fg="red", bold=True) + f": {error['what']}{where}", err=True)
+    click.echo(f"{_marked(error['code'])}: {error['what']}{where}", err=True)
     blockers = error.get("blockers", [])
     for blocker in blockers[:MOST_BLOCKERS]:
         place = f" at {blocker['where']}" if blocker["where"] else ""
@@ -36,13 +37,17 @@ def show_described(error: dict[str, Any]) -> None:
     click.echo(f"  more: isomorph explain {error['code']}", err=True)
 
 
+def _marked(code: str) -> str:
+    return f"error[{code}]" if os.environ.get("NO_COLOR") else click.style(f"error[{code}]", fg="red", bold=True)
+
+
 def show_usage(error: click.ClickException, as_json: bool) -> None:
     """A mistake in the command itself."""
     context = getattr(error, "ctx", None)
     if as_json:
         show(Usage(error.format_message()), True)
         return
-    click.echo(click.style("error[usage]", fg="red", bold=True) + f": {error.format_message()}", err=True)
+    click.echo(f"{_marked('usage')}: {error.format_message()}", err=True)
     if context is not None:
         click.echo(f"  try: {context.command_path} --help", err=True)
 

@@ -67,7 +67,9 @@ class Output:
         """A bar on a terminal, lines when talkative, else nothing."""
         if sys.stderr.isatty() and not self.quiet:
             from isomorph.cli._bar import Bar
-            return Bar()
+            bar = Bar()
+            click.get_current_context().call_on_close(bar.finish)         # an error leaves the cursor as it was
+            return bar
         return Lines() if self.verbose else SILENT
 
 
