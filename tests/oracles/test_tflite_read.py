@@ -429,6 +429,7 @@ ROWS: dict[str, Case] = {name: case if isinstance(case, Case) else Case(case) fo
     "RFFT2D": Case(complex_chain, tolerance=1e-5),
     "UNIDIRECTIONAL_SEQUENCE_LSTM": lstm(), "UNIDIRECTIONAL_SEQUENCE_LSTM:time": lstm(time_major=True),
     "UNIDIRECTIONAL_SEQUENCE_LSTM:peephole": lstm(peephole=True),
+    "UNIDIRECTIONAL_SEQUENCE_LSTM:keras": lstm(cell_clip=10.0),
     "UNIDIRECTIONAL_SEQUENCE_LSTM:coupled": lstm(coupled=True), "UNIDIRECTIONAL_SEQUENCE_LSTM:projection": lstm(projection=True, cell_clip=0.5, proj_clip=0.4),
     "UNIDIRECTIONAL_SEQUENCE_LSTM:norm": Case(lstm(norm=True, time_major=True), tolerance=1e-5), "LSTM": lstm(sequence=False), "LSTM:basic": basic_lstm,
     "BIDIRECTIONAL_SEQUENCE_LSTM": bidirectional_lstm(False), "BIDIRECTIONAL_SEQUENCE_LSTM:merged": bidirectional_lstm(True),

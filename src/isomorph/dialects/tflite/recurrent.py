@@ -16,6 +16,7 @@ from isomorph.tensors import lazily
 
 Value = ir.Value
 ONNX_ACTIVATION = {"TANH": "Tanh", "RELU": "Relu"}
+RARELY = 10.0                       # the limit that Keras sets on the cells of every LSTM; each step changes a cell by less than one
 Step = Callable[[Value, list[Value]], tuple[Value, list[Value]]]
 
 
@@ -40,7 +41,20 @@ def stacked(op: Builder, *parts: Value) -> Value:
     if all(constant_value(part) for part in parts):
         dims = (1, sum(part.shape[0] for part in parts), *parts[0].shape[1:])
         return op.const(lazily(lambda *arrays: np.concatenate(arrays)[None], *(part.const_value for part in parts), dims=dims), name=parts[0].name)
-    return op.Unsqueeze(op.Concat(*parts, axis=0), [0])
+    return op.Concat(*(led(op, part) for part in parts), axis=1)
+
+
+def led(op: Builder, part: Value) -> Value:
+    """A weight with a leading axis, under its DequantizeLinear where it has one, so that nothing moves data between that and the LSTM (see `settle`)."""
+    node = part.producer()
+    stored = node.inputs[0] if node is not None and node.op_type == "DequantizeLinear" and constant_value(node.inputs[0]) else part
+    if not constant_value(stored):
+        return op.Unsqueeze(part, [0])
+    lifted = op.const(lazily(lambda array: array[None], stored.const_value, dims=(1, *stored.const_value.shape)), name=stored.name)
+    if stored is part or node is None:
+        return lifted
+    axis = node.attributes["axis"].value + 1 if "axis" in node.attributes else None
+    return op.DequantizeLinear(lifted, *node.inputs[1:], axis=axis)
 
 
 def clipped(op: Builder, x: Value, limit: float) -> Value:
@@ -66,7 +80,8 @@ class Cell:
     def plain(self) -> bool:
         """Whether ONNX's LSTM is the same."""
         special = (self.projection, *self.norms, *self.auxiliary)
-        return self.weights[0] is not None and self.function in ONNX_ACTIVATION and not self.cell_clip and not any(value is not None for value in special)
+        limited = 0 < self.cell_clip < RARELY
+        return self.weights[0] is not None and self.function in ONNX_ACTIVATION and not limited and not any(value is not None for value in special)
 
     def gate(self, number: int, x: Value, h: Value, c: Value | None, extra: Value | None) -> Value:
         """What goes into the activation of one gate."""
@@ -109,6 +124,8 @@ class Cell:
         if not self.plain:
             return scanned(self.op, x, states, self.step, axis=0 if time_major else 1, backwards=backwards)
         op = self.op
+        if self.cell_clip:
+            op.lose("tflite.clip", f"the limit of {self.cell_clip:g} on the cells is left out; no cell reaches it in fewer steps than that")
         order = (0, 3, 1, 2)                                            # ONNX: input, output, forget, cell
         cells = self.weights[0].shape[0]
         nothing = op.const(np.zeros(cells, np.float32))

@@ -28,9 +28,11 @@ def _per_tensor(node: ir.Node | None, kind: str) -> bool:
 
 def _sink(graph: ir.Graph, node: ir.Node) -> None:
     source, result = node.inputs[0].producer(), node.outputs[0]
-    if not _per_tensor(source, "DequantizeLinear") or source.graph is not graph or source.inputs[0].const_value is not None:
+    if not _per_tensor(source, "DequantizeLinear") or source.graph is not graph:
         return
     stored = source.inputs[0]
+    if stored.const_value is not None and not stored.is_graph_input():
+        return
     if all(user.op_type == "QuantizeLinear" for user in result.consumers()) or (node.op_type == "MaxPool" and stored.dtype not in BYTES):
         return
     moved = ir.node(node.op_type, [stored, *node.inputs[1:]], dict(node.attributes), name=node.name)
