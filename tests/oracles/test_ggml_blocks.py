@@ -4,9 +4,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference_ggml
+from distributions import DISTRIBUTIONS, rows
 
 from isomorph.quant.blocks import BLOCKS
 from isomorph.quant.decode import DECODERS, dequantize
+from isomorph.quant.encode import ENCODERS, quantize
 
 QUANTISED = [name for name, kind in BLOCKS.items() if kind.fields]
 
@@ -29,3 +31,19 @@ def test_q8_1_is_a_scale_and_codes():
     blocks[0, :2] = np.float16(0.5).reshape(1).view(np.uint8)
     blocks[0, 4:] = np.arange(-16, 16, dtype=np.int8).view(np.uint8)
     np.testing.assert_array_equal(dequantize("Q8_1", blocks.tobytes()), np.arange(-16, 16) / np.float32(2))
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoding_gives_the_bytes_of_the_reference(name, distribution):
+    """`benchmarks/ggml_blocks.py` does the same with a million blocks of each type."""
+    source = rows(distribution, 1, 64, 8 * BLOCKS[name].elements)
+    wrong = (reference_ggml.encoded(name, source) != quantize(name, source)).any(1)
+    assert not wrong.any(), f"{wrong.sum()} of {len(wrong)} blocks differ"
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_one_block_is_encoded_as_among_others(name):
+    source = rows("normal", 2, 5, BLOCKS[name].elements)
+    np.testing.assert_array_equal(quantize(name, source[:1]), quantize(name, source)[:1])
+    assert quantize(name, source[:0]).shape == (0, BLOCKS[name].bytes)

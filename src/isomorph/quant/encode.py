@@ -1,0 +1,472 @@
+"""float32 as blocks of ggml, with the bits of the reference (ggml/src/ggml-quants.c, built without contraction of multiplications and additions).
+
+The reference searches scales in float32, and what it finds depends on the order of its operations. So each group of elements has a column here: arrays are
+[elements of a group, groups], every operation is one of the reference's for all groups at once, and sums run down the columns one element after another.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from isomorph.quant.blocks import BLOCKS
+from isomorph.quant.decode import E8M0, FP4, IQ4, UE4M3, layout, scales_and_mins
+
+Array = np.ndarray
+F = np.float32
+ENCODERS: dict[str, Callable[[Array, Array], None]] = {}
+NEGLIGIBLE = F(1e-15)                        # a group whose greatest magnitude is below is all zero
+AT_ONCE = 1 << 17                            # elements that are encoded at once: so much stays in the processor's cache
+ROUNDER = F(12582912)                        # 1.5 * 2^23: adding it rounds to the nearest integer, ties to even
+
+
+def quantize(name: str, elements: Array) -> Array:
+    """float32 [rows, columns], or any shape whose last axis is whole blocks, as uint8 [blocks, bytes of a block]. Values must be finite.
+
+    Raises `KeyError` for a type without an encoder.
+    """
+    encode, kind = ENCODERS[name], BLOCKS[name]
+    groups = np.ascontiguousarray(elements, F).reshape(-1, kind.elements)
+    blocks = np.zeros(len(groups), layout(name))
+    step = max(2, AT_ONCE // kind.elements)
+    with np.errstate(all="ignore"):           # groups of zeros divide by zero, and what comes of it is thrown away
+        for start in range(0, len(groups), step):
+            piece, out = groups[start:start + step], blocks[start:start + step]
+            if len(piece) > 1:
+                encode(piece, out)
+            else:                             # NumPy sums a single column in another order
+                twice = np.zeros(2, out.dtype)
+                encode(np.repeat(piece, 2, axis=0), twice)
+                out[:] = twice[:1]
+    return blocks.view(np.uint8).reshape(-1, kind.bytes)
+
+
+def encoder(name: str) -> Callable[[Callable[[Array, Array], None]], Callable[[Array, Array], None]]:
+    def register(function: Callable[[Array, Array], None]) -> Callable[[Array, Array], None]:
+        ENCODERS[name] = function
+        return function
+    return register
+
+
+# ---- what the encoders share
+
+def down(groups: Array) -> Array:
+    """[groups, elements] -> [elements, groups], contiguous."""
+    return np.ascontiguousarray(groups.T)
+
+
+def total(terms: Array) -> Array:
+    """Sums down the columns, one element after another from zero, as a loop does."""
+    return np.add.reduce(terms, axis=0, initial=F(0))
+
+
+def nearest(values: Array) -> Array:
+    """int32, rounded as the reference does: what exceeds 22 bits wraps."""
+    return ((values + ROUNDER).view(np.int32) & 0x007FFFFF) - 0x00400000
+
+
+def rounded(values: Array) -> Array:
+    """float32, rounded to the nearest integer, ties away from zero."""
+    whole = np.trunc(values)
+    return whole + np.where(np.abs(values - whole) >= F(0.5), np.copysign(F(1), values), F(0))
+
+
+def narrowed(values: Array, dtype: type) -> Array:
+    """A float as a small integer, cut off and wrapped as the processor does."""
+    return values.astype(np.int32).astype(dtype)
+
+
+def greatest(groups: Array) -> Array:
+    """The element of greatest magnitude, the first of several, with its sign; +0 where all are zero."""
+    found = np.take_along_axis(groups, np.abs(groups).argmax(0)[None], 0)[0]
+    return np.where(found == 0, F(0), found)
+
+
+def inverse(values: Array) -> Array:
+    """1 / value, 0 for 0."""
+    return np.where(values != 0, F(1) / values, F(0))
+
+
+def pack_nibbles(codes: Array, group: int) -> Array:
+    """The inverse of `decode.nibbles`: [n, elements] -> [n, elements / 2]."""
+    parts = codes.astype(np.uint8).reshape(len(codes), -1, 2, group)
+    return (parts[:, :, 0] | parts[:, :, 1] << np.uint8(4)).reshape(len(codes), -1)
+
+
+def pack_pairs(codes: Array, group: int) -> Array:
+    """The inverse of `decode.pairs`: [n, elements] -> [n, elements / 4]."""
+    parts = codes.astype(np.uint8).reshape(len(codes), -1, 4, group)
+    return (parts[:, :, 0] | parts[:, :, 1] << np.uint8(2) | parts[:, :, 2] << np.uint8(4) | parts[:, :, 3] << np.uint8(6)).reshape(len(codes), -1)
+
+
+def pack_bits(bits: Array) -> Array:
+    return np.packbits(bits, axis=-1, bitorder="little")
+
+
+# ---- one scale a block
+
+def symmetric(groups: Array, most: int) -> tuple[Array, Array]:
+    """Codes 0 to 2 * most - 1 around zero, and the scale: the element of greatest magnitude becomes code 0."""
+    d = greatest(groups.T) / F(-most)
+    codes = narrowed(groups * inverse(d)[:, None] + F(most + 0.5), np.int8)
+    return np.minimum(codes, np.int8(2 * most - 1)).view(np.uint8), d
+
+
+def ranged(groups: Array, most: int) -> tuple[Array, Array, Array]:
+    """Codes 0 to `most` from the least element to the greatest, the scale and the least element."""
+    low = np.take_along_axis(groups, groups.argmin(1)[:, None], 1)[:, 0]
+    d = (groups.max(1) - low + F(0)) / F(most)               # adding zero makes -0 of a group of zeros what the reference has
+    codes = narrowed((groups - low[:, None]) * inverse(d)[:, None] + F(0.5), np.int8)
+    return np.minimum(codes, np.int8(most)).view(np.uint8), d, low
+
+
+@encoder("Q4_0")
+def q4_0(groups: Array, out: Array) -> None:
+    codes, out["d"] = symmetric(groups, 8)
+    out["qs"] = pack_nibbles(codes, 16)
+
+
+@encoder("Q4_1")
+def q4_1(groups: Array, out: Array) -> None:
+    codes, out["d"], out["m"] = ranged(groups, 15)
+    out["qs"] = pack_nibbles(codes, 16)
+
+
+@encoder("Q5_0")
+def q5_0(groups: Array, out: Array) -> None:
+    codes, out["d"] = symmetric(groups, 16)
+    out["qs"], out["qh"] = pack_nibbles(codes & 15, 16), pack_bits(codes >> 4)
+
+
+@encoder("Q5_1")
+def q5_1(groups: Array, out: Array) -> None:
+    codes, out["d"], out["m"] = ranged(groups, 31)
+    out["qs"], out["qh"] = pack_nibbles(codes & 15, 16), pack_bits(codes >> 4)
+
+
+@encoder("Q8_0")
+def q8_0(groups: Array, out: Array) -> None:
+    d = np.abs(groups).max(1) / F(127)
+    out["d"], out["qs"] = d, narrowed(rounded(groups * inverse(d)[:, None]), np.int8)
+
+
+@encoder("Q1_0")
+def q1_0(groups: Array, out: Array) -> None:
+    out["d"], out["qs"] = total(np.abs(down(groups))) / F(128), pack_bits(groups >= 0)
+
+
+@encoder("Q2_0")
+def q2_0(groups: Array, out: Array) -> None:
+    d = np.abs(groups).max(1)
+    codes = np.clip(narrowed(rounded(groups * inverse(d)[:, None]), np.int32) + 1, 0, 3)
+    out["d"], out["qs"] = d, pack_pairs(codes.reshape(len(groups), -1, 4).swapaxes(1, 2).reshape(len(groups), -1), 16)
+
+
+def trits(groups: Array, out: Array) -> Array:
+    """Codes 0, 1, 2 for -d, 0 and d."""
+    d = np.abs(groups).max(1)
+    out["d"] = d
+    return narrowed(rounded(groups * inverse(d)[:, None]), np.int8) + np.int8(1)
+
+
+@encoder("TQ1_0")
+def tq1_0(groups: Array, out: Array) -> None:
+    """Five trits a byte, the first one highest, as the fraction byte / 256 of 3^5 values; the last bytes hold four."""
+    codes = trits(groups, out).view(np.uint8)
+    for field, start, stop, bytes_ in (("qs", 0, 160, slice(0, 32)), ("qs", 160, 240, slice(32, 48)), ("qh", 240, 256, slice(0, 4))):
+        width = bytes_.stop - bytes_.start
+        value = np.zeros((len(groups), width), np.uint16)
+        for part in codes[:, start:stop].reshape(len(groups), -1, width).swapaxes(0, 1):
+            value = value * 3 + part
+        value = value * 3 if field == "qh" else value
+        out[field][:, bytes_] = ((value & 255) * np.uint16(256) + np.uint16(242)) // np.uint16(243)
+
+
+@encoder("TQ2_0")
+def tq2_0(groups: Array, out: Array) -> None:
+    out["qs"] = pack_pairs(trits(groups, out).view(np.uint8) & 3, 32)
+
+
+def nearest_fp4(values: Array, scale: Array) -> Array:
+    """The code of least error, the first of several. `scale` broadcasts against `values`."""
+    codes = np.zeros(values.shape, np.uint8)
+    least = np.abs(FP4[0] * scale - values)
+    for code in range(1, 16):
+        error = np.abs(FP4[code] * scale - values)
+        better = error < least
+        codes[better] = code
+        np.copyto(least, error, where=better)
+    return codes
+
+
+@encoder("MXFP4")
+def mxfp4(groups: Array, out: Array) -> None:
+    most = np.abs(groups).max(1)
+    exponent = np.floor(np.log2(most.astype(np.float64)).astype(F)) - F(2) + F(127)
+    out["e"] = np.where(most > 0, narrowed(exponent, np.uint8), 0)
+    out["qs"] = pack_nibbles(nearest_fp4(groups, E8M0[out["e"]][:, None]), 16)
+
+
+def to_ue4m3(values: Array) -> Array:
+    """The nearest unsigned E4M3, ties up; below the least 0, above 448 the greatest."""
+    bits = np.minimum(values, F(448)).view(np.int32)
+    exponent = (bits >> 23 & 255) - 120
+    code = (exponent << 3) + (bits >> 20 & 7) + (bits >> 19 & 1)
+    small = np.minimum((values * F(512) + F(0.5)).astype(np.int32), 7)
+    return np.where(values > 0, np.where(exponent <= 0, small, np.where(code < 0x78, code, 0x7E)), 0).astype(np.uint8)
+
+
+@encoder("NVFP4")
+def nvfp4(groups: Array, out: Array) -> None:
+    parts = groups.reshape(len(groups), 4, 16)
+    out["d"] = to_ue4m3(np.abs(parts).max(2) / F(6))
+    out["qs"] = pack_nibbles(nearest_fp4(parts, UE4M3[out["d"]][..., None]).reshape(len(groups), -1), 8)
+
+
+# ---- super-blocks with scales and minima
+
+def scale_and_minimum(x: Array, weights: Array, most: int, first: float, step: float, steps: int, *, absolute: bool = False) -> tuple[Array, Array, Array]:
+    """For each column the scale, the negated minimum and the codes 0 to `most` of least weighted error; tries `steps` + 1 scales by least squares.
+
+    The reference's make_qkx2_quants. Codes are float32 [elements, columns].
+    """
+    low, high = x.min(0), x.max(0)
+    sum_w, sum_x = np.add.reduce(weights, axis=0), np.add.reduce(weights * x, axis=0)
+    low = np.where(low > 0, F(0), low)
+    flat = high == low
+    scale, minimum = F(1) / (F(most) / (high - low)), low
+    weighted, scratch = np.empty_like(x), np.empty_like(x)
+    codes = _codes(x, F(most) / (high - low), low, most, np.empty_like(x))
+    tried = np.empty_like(x)
+    best = _error(x, weights, codes, scale, minimum, absolute, scratch)
+    for trial in range(steps + 1):
+        # The reference goes on from the minimum that it has found, so later trials differ once one was better.
+        _codes(x, (F(first) + F(step) * F(trial) + F(most)) / (high - minimum), minimum, most, tried)
+        np.multiply(weights, tried, out=weighted)
+        sum_l, sum_l2, sum_xl = total(weighted), total(np.multiply(weighted, tried, out=scratch)), total(np.multiply(weighted, x, out=scratch))
+        determinant = sum_w * sum_l2 - sum_l * sum_l
+        this_scale, this_minimum = (sum_w * sum_xl - sum_x * sum_l) / determinant, (sum_l2 * sum_x - sum_l * sum_xl) / determinant
+        positive = this_minimum > 0
+        this_scale, this_minimum = np.where(positive, sum_xl / sum_l2, this_scale), np.where(positive, F(0), this_minimum)
+        error = _error(x, weights, tried, this_scale, this_minimum, absolute, scratch)
+        better = (determinant > 0) & (error < best)
+        if better.any():
+            np.copyto(codes, tried, where=better)
+            best, scale, minimum = np.where(better, error, best), np.where(better, this_scale, scale), np.where(better, this_minimum, minimum)
+    codes[:, flat] = 0
+    return np.where(flat, F(0), scale), -minimum, codes
+
+
+def _codes(x: Array, factor: Array, minimum: Array, most: int, out: Array) -> Array:
+    """(x - minimum) * factor, rounded and held in 0 to `most`. What the reference's rounding makes of an infinite factor ends as code 0."""
+    np.subtract(x, minimum, out=out)
+    out *= np.where(np.isinf(factor), F(0), factor)
+    np.rint(out, out=out)
+    return np.minimum(np.maximum(out, F(0), out=out), F(most), out=out)
+
+
+def _error(x: Array, weights: Array, codes: Array, scale: Array, minimum: Array, absolute: bool, scratch: Array) -> Array:
+    np.multiply(scale, codes, out=scratch)
+    scratch += minimum
+    scratch -= x
+    np.abs(scratch, out=scratch) if absolute else np.multiply(scratch, scratch, out=scratch)
+    scratch *= weights
+    return total(scratch)
+
+
+def blockwise(values: Array, groups: int) -> Array:
+    """One value a group -> [blocks, groups of a block]."""
+    return values.reshape(-1, groups)
+
+
+def recoded(x: Array, codes: Array, d: Array, least: int, most: int) -> Array:
+    """Codes for the scales as they are stored; a group whose scale became 0 keeps those of the search. `x` is [elements, groups], `d` [groups]."""
+    again = np.clip(nearest(x / d), least, most)
+    return np.where(d != 0, again - least, codes.astype(np.int32)).T
+
+
+@encoder("Q2_K")
+def q2_k(groups: Array, out: Array) -> None:
+    x = down(groups.reshape(-1, 16))
+    scales, minima, codes = scale_and_minimum(x, np.abs(x), 3, -0.5, 0.1, 15, absolute=True)
+    packed = np.zeros((len(groups), 16), np.uint8)
+    for field, values, shift in (("d", blockwise(scales, 16), 0), ("dmin", blockwise(minima, 16), 4)):
+        highest = np.maximum(values.max(1), F(0))
+        stored = (nearest((F(15) / highest)[:, None] * values) << shift).astype(np.uint8)
+        packed |= np.where(highest[:, None] > 0, stored, np.uint8(0))
+        out[field] = np.where(highest > 0, highest / F(15), F(0))
+    out["scales"] = packed
+    d = (out["d"].astype(F)[:, None] * (packed & 15)).astype(F).reshape(-1)
+    offset = (out["dmin"].astype(F)[:, None] * (packed >> 4)).astype(F).reshape(-1)
+    out["qs"] = pack_pairs(recoded(x + offset, codes, d, 0, 3).reshape(len(groups), -1), 32)
+
+
+def with_minima(groups: Array, out: Array, most: int, first: float, steps: int) -> Array:
+    """Scales and minima of Q4_K and Q5_K; answers the codes [blocks, 256]."""
+    x = down(groups.reshape(-1, 32))
+    weights = np.sqrt(total(x * x) / F(32)) + np.abs(x)
+    scales, minima, codes = scale_and_minimum(x, weights, most, first, 0.1, steps)
+    stored = []
+    for field, values in (("d", blockwise(scales, 8)), ("dmin", blockwise(minima, 8))):
+        highest = np.maximum(values.max(1), F(0))
+        factor = np.where(highest > 0, F(63) / highest, F(0))
+        stored.append(np.minimum(nearest(factor[:, None] * values).astype(np.uint8), np.uint8(63)))
+        out[field] = highest / F(63)
+    out["scales"] = pack_scales_and_mins(*stored)
+    scale_codes, minimum_codes = scales_and_mins(out["scales"])
+    d = (out["d"].astype(F)[:, None] * scale_codes).astype(F).reshape(-1)
+    offset = (out["dmin"].astype(F)[:, None] * minimum_codes).astype(F).reshape(-1)
+    return recoded(x + offset, codes, d, 0, most).reshape(len(groups), -1)
+
+
+def pack_scales_and_mins(scales: Array, minima: Array) -> Array:
+    """The inverse of `decode.scales_and_mins`."""
+    first = scales[:, :4] | scales[:, 4:] >> 4 << 6
+    second = minima[:, :4] | minima[:, 4:] >> 4 << 6
+    return np.concatenate([first, second, scales[:, 4:] & 15 | (minima[:, 4:] & 15) << 4], axis=1)
+
+
+@encoder("Q4_K")
+def q4_k(groups: Array, out: Array) -> None:
+    out["qs"] = pack_nibbles(with_minima(groups, out, 15, -1.0, 20), 32)
+
+
+@encoder("Q5_K")
+def q5_k(groups: Array, out: Array) -> None:
+    codes = with_minima(groups, out, 31, -0.5, 15)
+    out["qs"] = pack_nibbles(codes & 15, 32)
+    out["qh"] = pack_bits((codes >> 4).astype(np.uint8).reshape(len(groups), 8, 32).swapaxes(1, 2))[..., 0]
+
+
+# ---- super-blocks around zero
+
+def q3_search(x: Array) -> tuple[Array, Array]:
+    """Scale and codes 0 to 7 of 16 elements: least squares, then five rounds in which each element in turn may change its code. make_q3_quants."""
+    most = greatest(x)
+    codes = np.clip(nearest(F(-4) / most * x), -4, 3).astype(F)
+    weights = x * x
+    pulls = weights * x
+    sum_lx, sum_l2 = total(pulls * codes), total(weights * codes * codes)
+    for _ in range(5):
+        for place in range(len(x)):
+            code, weight, pull = codes[place], weights[place], pulls[place]
+            rest_lx, rest_l2 = sum_lx - pull * code, sum_l2 - weight * code * code
+            tried = np.clip(nearest(x[place] * rest_l2 / rest_lx), -4, 3).astype(F)
+            new_lx, new_l2 = rest_lx + pull * tried, rest_l2 + weight * tried * tried
+            better = (rest_lx > 0) & (tried != code) & (new_l2 > 0) & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
+            codes[place] = np.where(better, tried, code)
+            sum_lx, sum_l2 = np.where(better, new_lx, sum_lx), np.where(better, new_l2, sum_l2)
+    zero = np.abs(most) < NEGLIGIBLE
+    codes += F(4)
+    codes[:, zero] = 0
+    return np.where(zero | ~(sum_l2 > 0), F(0), sum_lx / sum_l2), codes
+
+
+@encoder("Q3_K")
+def q3_k(groups: Array, out: Array) -> None:
+    x = down(groups.reshape(-1, 16))
+    scales, codes = q3_search(x)
+    values = blockwise(scales, 16)
+    most = greatest(values.T)
+    factor = F(-32) / most
+    stored = np.where(most[:, None] != 0, np.clip(nearest(factor[:, None] * values).astype(np.int8), -32, 31) + 32, 0).astype(np.uint8)
+    out["d"] = np.where(most != 0, F(1) / factor, F(0))
+    out["scales"] = np.concatenate([pack_nibbles(stored & 15, 8), pack_pairs(stored >> 4, 4)], axis=1)
+    d = (out["d"].astype(F)[:, None] * (stored.astype(F) - F(32))).reshape(-1)
+    final = recoded(x, codes, d, -4, 3).reshape(len(groups), -1)
+    out["hmask"] = pack_bits((final > 3).astype(np.uint8).reshape(len(groups), 8, 32).swapaxes(1, 2))[..., 0]
+    out["qs"] = pack_pairs(final & 3, 32)
+
+
+def q6_search(x: Array, most_code: int) -> tuple[Array, Array]:
+    """Scale and codes around zero of least squared error, weighted by the square of each element; tries 19 scales. make_qx_quants with rmse_type 1."""
+    most = greatest(x)
+    weights = x * x
+    pulls = weights * x
+
+    scratch = np.empty_like(x)
+
+    def tried(factor: Array, out: Array) -> tuple[Array, Array]:
+        np.rint(np.multiply(factor, x, out=out), out=out)
+        np.minimum(np.maximum(out, F(-most_code), out=out), F(most_code - 1), out=out)
+        sum_lx = total(np.multiply(pulls, out, out=scratch))
+        return sum_lx, total(np.multiply(np.multiply(weights, out, out=scratch), out, out=scratch))
+    codes, others = np.empty_like(x), np.empty_like(x)
+    sum_lx, sum_l2 = tried(F(-most_code) / most, codes)
+    scale = np.where(sum_l2 != 0, sum_lx / sum_l2, F(0))
+    best = scale * sum_lx
+    for step in (*range(-9, 0), *range(1, 10)):
+        sum_lx, sum_l2 = tried(-(F(most_code) + F(0.1) * F(step)) / most, others)
+        better = (sum_l2 > 0) & (sum_lx * sum_lx > best * sum_l2)
+        np.copyto(codes, others, where=better)
+        scale = np.where(better, sum_lx / sum_l2, scale)
+        best = np.where(better, scale * sum_lx, best)
+    zero = np.abs(most) < NEGLIGIBLE
+    codes += F(most_code)
+    codes[:, zero] = 0
+    return np.where(zero, F(0), scale), codes
+
+
+@encoder("Q6_K")
+def q6_k(groups: Array, out: Array) -> None:
+    x = down(groups.reshape(-1, 16))
+    scales, codes = q6_search(x, 32)
+    values = blockwise(scales, 16)
+    most = greatest(values.T)
+    factor = F(-128) / most
+    out["d"] = F(1) / factor
+    out["scales"] = np.minimum(nearest(factor[:, None] * values), 127).astype(np.int8)
+    d = (out["d"].astype(F)[:, None] * out["scales"]).astype(F).reshape(-1)
+    final = recoded(x, codes, d, -32, 31).reshape(len(groups), -1)
+    out["ql"], out["qh"] = pack_nibbles(final & 15, 64), pack_pairs(final >> 4, 32)
+    out[np.abs(most) < NEGLIGIBLE] = np.zeros(1, out.dtype)
+
+
+# ---- codebooks
+
+HALFWAY = np.searchsorted((IQ4[1:] + IQ4[:-1]).astype(np.int32), np.arange(-256, 256), side="right").astype(np.uint8)
+
+
+def nearest_iq4(values: Array) -> Array:
+    """The code of the nearest value of the table. Values halfway between two, which are multiples of a half, go to the upper one."""
+    doubled = np.floor(np.minimum(np.maximum(values * F(2), F(-256)), F(255)))
+    return HALFWAY[np.nan_to_num(doubled, nan=255.0).astype(np.int32) + 256]
+
+
+def iq4_search(x: Array) -> Array:
+    """The scale of each column of 32: least squares, weighted by the square of each element, over 16 trials. quantize_row_iq4_nl_impl."""
+    most = greatest(x)
+    weights = x * x
+
+    def tried(factor: Array) -> tuple[Array, Array]:
+        points = IQ4[nearest_iq4(factor * x)]
+        weighted = weights * points
+        return total(weighted * x), total(weighted * points)
+    sum_qx, sum_q2 = tried(F(1) / (-most / IQ4[0]))
+    scale = np.where(sum_q2 > 0, sum_qx / sum_q2, F(0))
+    best = scale * sum_qx
+    for step in range(-7, 8):
+        sum_qx, sum_q2 = tried((F(step) + IQ4[0]) / most)
+        better = (sum_q2 > 0) & (sum_qx * sum_qx > best * sum_q2)
+        scale = np.where(better, sum_qx / sum_q2, scale)
+        best = np.where(better, scale * sum_qx, best)
+    return np.where(np.abs(most) < NEGLIGIBLE, F(0), scale)
+
+
+@encoder("IQ4_NL")
+def iq4_nl(groups: Array, out: Array) -> None:
+    scales = iq4_search(down(groups))
+    out["d"], out["qs"] = scales, pack_nibbles(nearest_iq4(groups * inverse(scales)[:, None]), 16)
+
+
+@encoder("IQ4_XS")
+def iq4_xs(groups: Array, out: Array) -> None:
+    values = blockwise(iq4_search(down(groups.reshape(-1, 32))), 8)
+    d = -greatest(values.T) / F(32)
+    out["d"] = d
+    stored = np.clip(nearest(inverse(d)[:, None] * values), -32, 31)
+    factors = inverse(d[:, None] * stored.astype(F))
+    out["qs"] = pack_nibbles(nearest_iq4(factors[..., None] * groups.reshape(len(groups), 8, 32)).reshape(len(groups), -1), 16)
+    stored += 32
+    out["scales_l"] = (stored & 15)[:, ::2] | (stored & 15)[:, 1::2] << 4
+    out["scales_h"] = ((stored >> 4) << np.arange(0, 16, 2)).sum(1)[:, None]
