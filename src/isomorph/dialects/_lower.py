@@ -105,9 +105,9 @@ def constant(value: ir.Value | None) -> np.ndarray | None:
     """The array of an initializer or of a `Constant` node's output, None where the value is computed at run time."""
     if value is None:
         return None
-    if value.const_value is not None and (value.is_initializer() or value.producer() is not None):
+    if value.const_value is not None and (value.is_initializer() or value.producer() is not None) and not value.is_graph_input():
         return value.const_value.numpy()
-    return None
+    return None  # an initializer that is an input too is only its default
 
 
 class Builder:

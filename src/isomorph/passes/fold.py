@@ -111,7 +111,7 @@ def _become(value: ir.Value, tensor: Any) -> ir.Value:
 def _foldable(node: ir.Node, limits: Limits) -> bool:
     if shapes.schema_of(node) is None or node.op_type in NOT_CONSTANT or node.op_type == "Identity" or not node.outputs:
         return False
-    if any(value is not None and not (value.is_initializer() and value.const_value is not None) for value in node.inputs):
+    if not all(value is None or (value.is_initializer() and value.const_value is not None and not value.is_graph_input()) for value in node.inputs):
         return False
     if node.op_type == "Cast" and types.is_compact(node.inputs[0], ir.DataType(node.attributes.get_int("to"))):
         return False
@@ -168,7 +168,7 @@ def _evaluate(node: ir.Node) -> None:
         node.graph.remove(node, safe=True)
         return
     sizes: Any = shapes.dims(first)
-    if len(node.outputs) == 1 and sizes is not None and math.prod(sizes) * 4 > EAGER_BYTES and first.dtype != ir.DataType.STRING:
+    if len(node.outputs) == 1 and sizes is not None and None not in sizes and math.prod(sizes) * 4 > EAGER_BYTES and first.dtype != ir.DataType.STRING:
         folded[twin] = _become(first, lazily(compute, *tensors, dims=sizes, element_type=int(first.dtype))), tensors
     else:
         try:

@@ -14,6 +14,9 @@ from isomorph.dialects.tflite.to_onnx import to_onnx
 from isomorph.dialects.tflite.unfold import Resources, lift_states, unfold_quantization, values_of
 from isomorph.errors import Damaged
 from isomorph.model import HUB_IR_VERSION, HUB_ML_OPSET, HUB_OPSET, Model
+from isomorph.passes import layout
+from isomorph.passes.fold import fold
+from isomorph.passes.tidy import tidy
 from isomorph.report import Finding, Severity
 
 BOOLEAN = {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "IsNaN", "IsInf"}
@@ -40,6 +43,9 @@ def to_hub(model: Model) -> Model:
         result = rewrite(graph, to_onnx, keep=lambda node: node not in to_onnx, infer=infer)
     findings += result.findings
     reasons = {where: reason for _, where, reason in result.blockers}
+    fold(graph)
+    layout.clean(graph, layout.to_first)
+    tidy(graph)
     settle(graph)
     clean(graph)
     for each in (graph, *graph.subgraphs()):

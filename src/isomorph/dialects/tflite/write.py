@@ -23,7 +23,7 @@ from isomorph.passes.fold import fold
 from isomorph.passes.recurrent import recurrent
 from isomorph.passes.resample import resample
 from isomorph.passes.tidy import sweep, tidy
-from isomorph.report import Finding
+from isomorph.report import Finding, Severity
 
 ROUNDS = 24  # decompositions nest: Attention -> Softmax -> ... ; more rounds than this mean a rule that feeds itself
 WANTS_LAST = {"Conv", "TransposedConv", "MaxPool", "AveragePool", "ResizeSpatial", "DepthToSpace", "SpaceToDepth"}
@@ -39,6 +39,10 @@ def from_hub(model: Model, **options: Any) -> Model:
     """The model in TensorFlow Lite operators. Raises `Unsupported` with every operator that has no form there."""
     whole = model.ir.clone()
     findings: list[Finding] = list(model.findings)
+    for value in whole.graph.inputs:
+        if value.is_initializer():
+            why = f"{value.name} has a default value; TensorFlow Lite has none, so it becomes a constant and is no input any more"
+            findings.append(Finding("input.fixed", Severity.MEDIUM, value.name or "", why))
     RemoveInitializersFromInputsPass()(whole)
     functions.inline(whole)
     graph = whole.graph
