@@ -611,7 +611,13 @@ def _flat_layer(node: ir.Node) -> ir.Node | None:
     if node.op_type not in ("Reshape", "Flatten") or _rank(y) != 2 or y.is_graph_output() or len(y.uses()) != 1:
         return None
     use = next(iter(y.uses()))
-    if use.node.op_type not in ("FullyConnected", "Gemm", "MatMul") or use.node.attributes.get_int("transA", 0) or use.idx or not use.node.inputs[1].is_initializer() or _rank(use.node.inputs[1]) != 2:
+    if (
+        use.node.op_type not in ("FullyConnected", "Gemm", "MatMul")
+        or use.node.attributes.get_int("transA", 0)
+        or use.idx
+        or not use.node.inputs[1].is_initializer()
+        or _rank(use.node.inputs[1]) != 2
+    ):
         return None
     sizes = list(x.shape)[1:]
     return (
