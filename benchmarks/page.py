@@ -1,0 +1,161 @@
+"""docs/benchmarks.md, and the block between markers in README.md, from the results."""
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import Any
+
+from benchmarks.bars import agrees, ratios
+from benchmarks.cases import ROOT
+
+PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
+BEGIN, END = "<!-- benchmarks, made by `python -m benchmarks` -->", "<!-- end of benchmarks -->"
+PEERS = {"onnx": "onnx2tf", "tflite": "tf2onnx"}
+TITLES = {"onnx": "ONNX → TFLite", "tflite": "TFLite → ONNX"}
+RUNTIMES = {"onnx": ("LiteRT", "ONNX Runtime"), "tflite": ("ONNX Runtime", "LiteRT")}
+MARKS = {True: "met", False: "**missed**", None: "not measured"}
+
+HEAD = "Made by `python -m benchmarks`, which installs the peers in environments of their own, fetches the models and runs everything in turns."
+COSTS = """Cost of a conversion: CPU seconds of the whole process with its children, and peak memory of the largest process.
+*Verified* includes running the source and the result."""
+RESULTS = """Results: the greatest difference from the source on the same inputs, in parts of the output's range (for quantised results in quanta, with
+the share of elements within one), the size, and the size over the weights that the file holds."""
+MEMORY = """Anonymous memory (mapped files do not count), sampled every 5 ms. The baseline is the same command on a model of 56 kB."""
+NODES = """Rows marked *quoted* are not run by this program: they were measured by nearly the same count (an absolute tolerance of 1e-7 instead of 1e-5 of the
+output's scale) on onnx 1.23.2, where 1,296 cases counted as float32."""
+METHOD = """## How this is measured
+
+* Each tool converts a copy of each model in an empty folder, in turns, several times; medians count. Every process runs under a small launcher of its
+  own, so that the memory of this program is not counted as theirs.
+* Both converters are told the same input shapes where a model leaves them open (`--input-shape`, `-ois`); otherwise each runs with its defaults, in its
+  activated environment.
+* Results run in the same LiteRT and ONNX Runtime, on the same seeded inputs of a realistic range, fed in the layout that each result wants and compared
+  in the layout that is nearest.
+* Quantised models are compared with LiteRT's reference kernels.
+* A failure is shown with its reason. What a failed conversion cost is still counted; the latency of a result that is wrong (by more than 1e-3 of the
+  range) is not."""
+
+
+def write(found: dict[str, Any]) -> None:
+    """Writes the page, and the block in the README where its markers stand."""
+    PAGE.write_text(text(found))
+    readme = README.read_text()
+    if BEGIN in readme and END in readme:
+        README.write_text(readme[:readme.index(BEGIN) + len(BEGIN)] + "\n" + short(found) + readme[readme.index(END):])
+
+
+def text(found: dict[str, Any]) -> str:
+    """The whole page."""
+    parts = [_head(found), _bars(found), _conversions(found), _memory(found.get("memory", {})), _nodes(found.get("nodes", {}))]
+    return "\n".join([*(line for part in parts for line in part), METHOD]) + "\n"
+
+
+def summary(row: dict[str, Any]) -> str:
+    """One line of progress."""
+    return "; ".join(f"{name} {tool['cpu']:.2f} s, {tool['rss'] / 1e6:.0f} MB" + (f", {tool['latency'] * 1e3:.3f} ms" if tool["latency"] else "")
+                     + (f", {tool['failure']}" if tool["failure"] else "") for name, tool in row["tools"].items())
+
+
+def short(found: dict[str, Any]) -> str:
+    """The block of the README: medians over the models."""
+    lines = ["| ours / theirs, median over real models | CPU seconds | peak memory | latency of the result | models carried |", "|---|---|---|---|---|"]
+    for source, table in found.get("conversions", {}).items():
+        rows, peer = list(table.values()), PEERS[source]
+        cells = [_ratio(ratios(rows, "isomorph", peer, key)) for key in ("cpu", "rss", "latency")]
+        lines.append(f"| {TITLES[source]}, beside {peer} | {' | '.join(cells)} | {_carried(rows, 'isomorph')} / {_carried(rows, peer)} of {len(rows)} |")
+    return "\n".join([*lines, "", "How this was measured, model by model: [docs/benchmarks.md](docs/benchmarks.md).", ""])
+
+
+def _carried(rows: Sequence[dict[str, Any]], tool: str) -> int:
+    return sum(agrees(row["tools"].get(tool, {})) for row in rows)
+
+
+def _ratio(found: Sequence[tuple[str, float]]) -> str:
+    return f"{median(value for _, value in found):.2f} ×" if found else "-"
+
+
+def _head(found: dict[str, Any]) -> Iterator[str]:
+    machine = found["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in (machine["versions"] | found.get("versions", {})).items())
+    yield from ("# Benchmarks", "", HEAD, "", f"{machine['date']}, {machine['cores']} cores of {machine['cpu']}, Python {machine['python']}; {versions}.", "")
+    for name, reason in found.get("absent", {}).items():
+        yield from (f"{name} was not measured: {reason}.", "")
+
+
+def _bars(found: dict[str, Any]) -> Iterator[str]:
+    yield from ("## What is asked, and what was measured", "", "| | asked | measured | |", "|---|---|---|---|")
+    for bar in found.get("bars", []):
+        yield f"| {bar['what']} | {bar['asked']} | {bar['measured']} | {MARKS[bar['met']]} |"
+    yield ""
+
+
+def _conversions(found: dict[str, Any]) -> Iterator[str]:
+    for source, table in found.get("conversions", {}).items():
+        rows, peer = list(table.values()), PEERS[source]
+        result, native = RUNTIMES[source]
+        columns = f"isomorph | verified | {peer}"
+        yield from (f"## {TITLES[source]}", "", COSTS, "", f"| model | {columns} | CPU ratio | {columns} | memory ratio |", "|---" * 9 + "|")
+        for row in rows:
+            cells = [cell for key, form in (("cpu", "{:.2f} s"), ("rss", "{:.0f} MB")) for cell in _three(row, peer, key, form)]
+            yield f"| {row['model']} | {' | '.join(cells)} |"
+        yield from ("", RESULTS, "", f"| model | isomorph | {peer} | source kB | isomorph kB | × weights | {peer} kB | × weights |", "|---" * 8 + "|")
+        for row in rows:
+            ours, theirs = row["tools"]["isomorph"], row["tools"].get(peer)
+            yield f"| {row['model']} | {_difference(ours)} | {_difference(theirs)} | {row['bytes'] / 1e3:.0f} | {_size(ours)} | {_size(theirs)} |"
+        yield from ("", f"Latency on one thread, the least of three interleaved medians: the source in {native}, the results in {result}.", "",
+                    f"| model | source, ms | isomorph, ms | {peer}, ms | of {peer}'s | of the source's |", "|---|---|---|---|---|---|")
+        yield from (_latency(row, peer) for row in rows)
+        rewritten = [row["model"] for row in rows if row["tools"].get(peer, {}).get("source_rewritten")]
+        yield from ("", f"{peer} wrote into its source file in {len(rewritten)} of {len(rows)} conversions.", "")
+
+
+def _three(row: dict[str, Any], peer: str, key: str, form: str) -> list[str]:
+    scale = 1e6 if key == "rss" else 1
+    values = [row["tools"].get(name, {}).get(key) for name in ("isomorph", "isomorph verified", peer)]
+    cells = [form.format(value / scale) if value else "-" for value in values]
+    return [*cells, f"{values[0] / values[2]:.2f}" if values[0] and values[2] else "-"]
+
+
+def _difference(tool: dict[str, Any] | None) -> str:
+    if tool is None:
+        return "-"
+    item = tool["difference"]
+    if not item:
+        return f"failed: {tool['failure']}".replace("|", "\\|")
+    if item["quanta"] is not None:
+        return f"{item['quanta']:g} quanta, {item['within_one']:.2%}"
+    return f"{item['of_range']:.1e}"
+
+
+def _size(tool: dict[str, Any] | None) -> str:
+    if not tool or not tool["bytes"]:
+        return "- | -"
+    return f"{tool['bytes'] / 1e3:.0f} | " + (f"{tool['bytes'] / tool['weights']:.3f}" if tool["weights"] else "-")
+
+
+def _latency(row: dict[str, Any], peer: str) -> str:
+    source, ours, theirs = row["latency"], row["tools"]["isomorph"]["latency"], row["tools"].get(peer, {}).get("latency")
+    cells = [f"{value * 1e3:.3f}" if value else "-" for value in (source, ours, theirs)]
+    shares = [f"{ours / other:.2f}" if ours and other else "-" for other in (theirs, source)]
+    return f"| {row['model']} | {' | '.join([*cells, *shares])} |"
+
+
+def _memory(memory: dict[str, Any]) -> Iterator[str]:
+    if not memory:
+        return
+    size, largest = memory["bytes"] / 1e9, memory["largest_tensor"] / 1e6
+    what = f"A generated model of {size:.2f} GB with its weights in a file beside it; its largest tensor has {largest:.0f} MB."
+    yield from ("## Memory", "", what, MEMORY, "", "| conversion | baseline MB | peak MB | above MB | result GB |", "|---|---|---|---|---|")
+    for route, row in memory["routes"].items():
+        yield f"| {route} | {row['baseline'] / 1e6:.0f} | {row['peak'] / 1e6:.0f} | {row['above'] / 1e6:.0f} | {row['bytes'] / 1e9:.2f} |"
+    yield ""
+
+
+def _nodes(nodes: dict[str, Any]) -> Iterator[str]:
+    if not nodes:
+        return
+    what = f"Of the {nodes['cases']:,} node tests of the installed onnx package, {nodes['float32_cases']:,} of them float32."
+    yield from ("## Node tests", "", what, NODES, "", "| | all | float32 | |", "|---|---|---|---|")
+    for row in nodes["rows"]:
+        yield f"| {row['tool']} | {row['all']:,} | {row['float32']:,} | {row['from']} |"
+    yield ""

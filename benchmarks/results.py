@@ -1,0 +1,173 @@
+"""What a converted file is worth: does it run, how far is it from its source on the same inputs, how fast is it, how much of it is weights."""
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cases import Case
+from benchmarks.processes import shortened
+from isomorph.artifact import Artifact
+from isomorph.errors import IsomorphError
+from isomorph.formats import _table
+from isomorph.model import Checkpoint, weights
+from isomorph.runtime.session import Port, Session
+
+ROUNDS = 3                                          # of each file, one after the other; the least median counts
+ROUND_SECONDS = 1.0
+RUNS = (10, 200)                                    # of one round, at least and at most
+WARM_UP = 5
+
+
+class Wrong(Exception):
+    """A result that cannot be compared with its source, with the reason."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The greatest difference of any output: in parts of that output's range, and in quanta for whole numbers with the share within one quantum."""
+
+    of_range: float
+    quanta: float | None = None
+    within_one: float | None = None
+
+
+def fitted(array: np.ndarray, port: Port) -> np.ndarray:
+    """An array in the layout and type that a port wants: as it is, else with its axes moved so that its shape fits. Raises `Wrong`."""
+    for order in _orders(array.ndim):
+        moved = array.transpose(order)
+        if _fits(moved.shape, port.shape or ()):
+            return moved.astype(np.dtype(port.dtype), order="C")
+    if array.size == 1 and all(dim in (1, None) for dim in port.shape or ()):
+        return array.reshape([1] * len(port.shape or ())).astype(np.dtype(port.dtype))
+    raise Wrong(f"its input {port} takes no array of the shape {list(array.shape)} in any layout")
+
+
+def _orders(rank: int) -> list[tuple[int, ...]]:
+    """Orders of axes, those first that layouts use: as it is, channels moved to the end, channels moved to the front."""
+    usual = [tuple(range(rank))]
+    if rank >= 3:
+        usual += [(0, *range(2, rank), 1), (0, rank - 1, *range(1, rank - 1))]
+    return list(dict.fromkeys([*usual, *permutations(range(rank))]))
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[Any]) -> bool:
+    return len(shape) == len(wanted) and all(not isinstance(want, int) or want == have for want, have in zip(wanted, shape, strict=True))
+
+
+def matched(mine: Sequence[Port], theirs: Sequence[Port]) -> dict[str, Port]:
+    """For each name of the source, the port of the result: by name without the signs that tools replace, else in order. Raises `Wrong`."""
+    if len(mine) != len(theirs):
+        raise Wrong(f"it has {len(theirs)} inputs or outputs instead of {len(mine)}")
+    plain = {_plain(port.name): port for port in theirs}
+    names = [_plain(port.name) for port in mine]
+    if set(names) == set(plain):
+        return {port.name: plain[name] for port, name in zip(mine, names, strict=True)}
+    return {port.name: other for port, other in zip(mine, theirs, strict=True)}
+
+
+def _plain(name: str) -> str:
+    return "".join(sign for sign in name.lower() if sign.isalnum())
+
+
+def fed(case: Case, source: Session, result: Session) -> dict[str, np.ndarray]:
+    """The inputs of a case as a result wants them."""
+    ports = matched(source.inputs(), result.inputs())
+    return {ports[name].name: fitted(array, ports[name]) for name, array in case.feeds(source.inputs()).items()}
+
+
+def difference(case: Case, path: Path, result: Path, quantised: bool) -> Difference:
+    """How far a result is from its source. Quantised sources run on the reference kernels. Raises `Wrong` or an error of isomorph."""
+    with _session(path, reference=quantised) as source, _session(result) as other:
+        want = source.run(case.feeds(source.inputs()))
+        have = other.run(fed(case, source, other))
+        ports = matched(source.outputs(), other.outputs())
+        each = [_apart(name, array, have[ports[name].name]) for name, array in want.items()]
+    return max(each, key=lambda item: (item.quanta or 0, item.of_range))
+
+
+def _apart(name: str, want: np.ndarray, have: np.ndarray) -> Difference:
+    """In the layout that is nearest."""
+    moved = least_distant(want, have)
+    if moved.shape != want.shape:
+        raise Wrong(f"its output {name} has the shape {list(have.shape)} instead of {list(want.shape)}")
+    return _distance(want, moved)
+
+
+def least_distant(want: np.ndarray, have: np.ndarray) -> np.ndarray:
+    """A result with its axes moved so that it has the shape of another and differs least; as it is where no order gives that shape."""
+    candidates = [array for array in (have.transpose(order) for order in _orders(have.ndim)) if array.shape == want.shape]
+    if not candidates:
+        return have.reshape(want.shape) if have.size == want.size == 1 else have
+    return min(candidates, key=lambda array: float(np.nan_to_num(np.abs(want.astype(np.float64) - array.astype(np.float64)), nan=np.inf).max(initial=0)))
+
+
+def _distance(want: np.ndarray, have: np.ndarray) -> Difference:
+    a, b = want.astype(np.float64), have.astype(np.float64)
+    if not np.isfinite(b).all() and np.isfinite(a).all():
+        raise Wrong("it gives NaN or infinity")
+    apart = np.abs(a - b)
+    scale = max(float(a.max(initial=0) - a.min(initial=0)), float(np.abs(a).max(initial=0)), np.finfo(np.float32).tiny)
+    if want.dtype.kind not in "iu" or have.dtype.kind not in "iu":
+        return Difference(float(apart.max(initial=0)) / scale)
+    return Difference(float(apart.max(initial=0)) / scale, float(apart.max(initial=0)), float((apart <= 1).mean()))
+
+
+def latencies(case: Case, path: Path, results: Mapping[str, Path]) -> dict[str, float]:
+    """Seconds of one run on one thread of the source ("source") and of each result that runs, each the least of interleaved medians."""
+    least: dict[str, float] = {}
+    with ExitStack() as stack:
+        source = stack.enter_context(_session(path))
+        ready = {"source": (source, case.feeds(source.inputs()))}
+        for name, result in results.items():
+            try:
+                session = stack.enter_context(_session(result))
+                ready[name] = (session, fed(case, source, session))
+                session.run(ready[name][1])
+            except (IsomorphError, Wrong):
+                ready.pop(name, None)
+        for _ in range(ROUNDS):
+            for name, (session, feeds) in ready.items():
+                once = median(session.bench(feeds, runs=3, warm_up=WARM_UP).seconds)
+                runs = int(min(max(ROUND_SECONDS / max(once, 1e-6), RUNS[0]), RUNS[1]))
+                least[name] = min(least.get(name, float("inf")), session.bench(feeds, runs=runs, warm_up=WARM_UP).median)
+    return least
+
+
+def _session(path: Path, *, reference: bool = False) -> Session:
+    format = path.suffix[1:]
+    return Session(path, format, threads=1, options={"kernels": "reference"} if reference and format == "tflite" else {})
+
+
+def weight_bytes(path: Path) -> int:
+    """Bytes of the weights that a file holds; equal data counts once, as it needs to be stored once."""
+    read = _table.get(path.suffix[1:]).read
+    assert read is not None
+    content = read(Artifact.open(path))
+    tensors = (content if isinstance(content, Checkpoint) else weights(content, used=True)).values()
+    return sum({(hashlib.sha256(data).digest(), len(data)): len(data) for data in (tensor.tobytes() for tensor in tensors)}.values())
+
+
+def is_quantised(path: Path) -> bool:
+    """Whether a TensorFlow Lite file computes in whole numbers: its inputs are bytes."""
+    if path.suffix != ".tflite":
+        return False
+    with _session(path) as session:
+        return any(port.dtype in ("int8", "uint8") for port in session.inputs())
+
+
+def checked(case: Case, path: Path, result: Path) -> tuple[Difference | None, str]:
+    """The difference of a result, or why it has none."""
+    try:
+        return difference(case, path, result, is_quantised(path)), ""
+    except Wrong as reason:
+        return None, str(reason)
+    except IsomorphError as error:
+        return None, shortened(error.what)
