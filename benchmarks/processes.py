@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LAUNCHER = Path(__file__).with_name("_launch.py")
-PATHS = re.compile(r"(?:/[\w.+-]+)+/([\w.+-]+)")
+PATHS = re.compile(r"(?<![\w:/])(?:/[\w.+-]+)+/([\w.+-]+)")
 LONGEST = 240
 
 
@@ -40,7 +40,7 @@ def run(command: Sequence[str], folder: Path, variables: Mapping[str, str], *, s
 def last_words(log: str) -> str:
     """The last line of a log that says something, without the folders of this machine."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", log) if line.strip()]
-    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b|error\[", line)]
     return shortened((errors or lines or ["it said nothing"])[-1])
 
 
