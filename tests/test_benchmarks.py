@@ -49,8 +49,8 @@ def test_a_peer_without_its_interpreter_says_so(monkeypatch, tmp_path):
 def test_results_are_compared_in_the_layout_that_is_nearest(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT))
     import numpy as np
-    from benchmarks import results
 
+    from benchmarks import results
     from isomorph.runtime.session import Port
     image = np.arange(2 * 3 * 3 * 3, dtype=np.float32).reshape(2, 3, 3, 3)
     assert np.array_equal(results.least_distant(image, image.transpose(0, 2, 3, 1)), image)
