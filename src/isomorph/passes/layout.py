@@ -613,7 +613,7 @@ def _flat_layer(node: ir.Node) -> ir.Node | None:
     use = next(iter(y.uses()))
     if (
         use.node.op_type not in ("FullyConnected", "Gemm", "MatMul")
-        or use.node.attributes.get_int("transA", 0)
+        or use.node.attributes.get_int("transA", 0) != 0
         or use.idx
         or not use.node.inputs[1].is_initializer()
         or _rank(use.node.inputs[1]) != 2
@@ -632,7 +632,7 @@ def _rename_free(node: ir.Node, index: int, moves: Callable[[int], Perm], state:
     if layer is not None:
         sizes = [size for size in list(value.shape)[1:] if isinstance(size, int)]
         weight = layer.inputs[1]
-        axis = layer.attributes.get_int("transB", int(layer.op_type == "FullyConnected"))  # of the inputs in the weight
+        axis = int(layer.attributes.get_int("transB", layer.op_type == "FullyConnected"))  # of the inputs in the weight
 
         def reorder(array: np.ndarray) -> np.ndarray:
             rows = array if axis else array.T
