@@ -26,7 +26,7 @@ def loads(data: bytes | memoryview) -> Any:
     width, packed = data[-1], data[-2]
     try:
         return _Reader(data).value(len(data) - 2 - width, width, packed, 0)
-    except (struct.error, KeyError, IndexError, UnicodeDecodeError):
+    except (struct.error, LookupError, ValueError):             # ValueError: text that is not UTF-8 or has no end, keys without values
         raise NotFlex from None
 
 
@@ -42,7 +42,7 @@ class _Reader:
     def target(self, position: int, width: int) -> int:
         """Offsets point backwards."""
         found = position - self.number(UINTS, position, width)
-        if not 0 <= found < position:
+        if not 0 <= found <= position:                              # an empty vector may stand where its offset does
             raise NotFlex
         return found
 

@@ -37,10 +37,10 @@ def to_hub(model: Model) -> Model:
         Resources(graph, findings).lift()
         spectra.split_complex(graph, findings)
         unfold_quantization(graph, lambda node: node in to_onnx, findings)
-    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        with np.errstate(all="ignore"):                     # constants of a damaged file may not fit their new type
+            result = rewrite(graph, to_onnx, keep=lambda node: node not in to_onnx, infer=infer)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise Damaged(f"its operators contradict their definitions ({type(error).__name__}: {error})", where=graph.name or "") from error
-    with np.errstate(all="ignore"):                     # constants of a damaged file may not fit their new type
-        result = rewrite(graph, to_onnx, keep=lambda node: node not in to_onnx, infer=infer)
     findings += result.findings
     reasons = {where: reason for _, where, reason in result.blockers}
     fold(graph)
