@@ -97,6 +97,19 @@ def _plain_gemm(op: Builder, a: ir.Value, b: ir.Value, c: ir.Value | None, alpha
     return plain(op, a, b, c, alpha=alpha, beta=beta, transA=transA, transB=transB)
 
 
+@legalize("Add")
+def add(op, a, b):
+    """A vector behind a product with a constant matrix is the bias of a fully connected layer."""
+    for x, other in ((a, b), (b, a)):
+        product = made_by(x, "MatMul")
+        if product is None or not is_float(x) or constant(other) is None or not product.inputs[1].is_initializer():
+            continue
+        weight, rank = product.inputs[1], op.of(product.inputs[0])[0]
+        if weight.shape is not None and len(weight.shape) == 2 and rank >= 2 and op.static(other) == [op.static(weight)[1]]:
+            return op.FullyConnected(product.inputs[0], weight, other, transB=0, _dtype=x.dtype, _shape=x.shape)
+    return NotImplemented
+
+
 @legalize("MatMul")
 def matmul(op, a, b):
     """Vectors become matrices with one row or column."""
