@@ -77,7 +77,7 @@ ROWS: tuple[Row, ...] = (
     _row("tfjs_layers", "TensorFlow.js LayersModel", ("model.json",), ("json", "folder")),
     _row("keras", "Keras 3", (".keras",), ("zip", "folder")),
     _row("keras_h5", "Keras HDF5", (".h5", ".hdf5"), ("hdf5",)),
-    _row("torch", "PyTorch", (".pt", ".pth", ".bin", ".ckpt"), ("zip", "pickle", "tar", "json")),
+    _row("torch", "PyTorch", (".pt", ".pth", ".bin", ".ckpt"), ("zip", "pickle", "tar", "json", "folder")),
     _row("torchscript", "TorchScript", (".jit", ".ts", ".ptl", ".pt"), ("zip",)),
     _row("torch_export", "PyTorch exported program", (".pt2",), ("zip",)),
     _row("safetensors", "safetensors", (".safetensors",), ("lengthed json", "json", "folder")),

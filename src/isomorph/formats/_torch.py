@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 REBUILDS = ("torch._utils", "torch._tensor", "torch.nn.parameter", "torch.storage", "torch")
 ORDERED = Name("collections", "OrderedDict")
+NUMPY = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
 LONGEST_PICKLE = 1 << 20                   # bytes of a packed pickle that are unpacked to look at
 TRAINING = ("optimizer", "optimizer_state_dict", "optimizer_states", "epoch", "global_step", "lr_schedulers", "scheduler")
 
@@ -79,7 +80,7 @@ def is_tensor(value: Any) -> bool:
 
 def is_foreign(name: Name) -> bool:
     """Whether a name is none of those that weights need: then a loader would import somebody's module."""
-    return name.module not in (*REBUILDS, "collections", "_codecs", "__builtin__", "builtins", "copy_reg", "copyreg", "torch.serialization", "torch._C")
+    return name.module not in (*REBUILDS, "collections", "_codecs", "__builtin__", "builtins", "copy_reg", "copyreg", "torch.serialization", "torch._C", *NUMPY)
 
 
 def _dictionary(pairs: list[tuple[Any, Any]]) -> tuple[str, dict[str, Any]]:

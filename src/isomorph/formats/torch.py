@@ -1,24 +1,40 @@
-"""PyTorch .pt and .pth: a state_dict or a pickled object, in a zip (since 1.6), as bare pickles, or in a tar (before 0.1.10)."""
+"""PyTorch .pt and .pth: a state_dict or a pickled object, in a zip (since 1.6), as bare pickles, or in a tar (before 0.1.10).
+
+Read without PyTorch and without running anything: the pickle is interpreted into records (`wire.pickle`), tensors are views of the mapped storages.
+"""
 from __future__ import annotations
 
+import json
+import os
+import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isomorph.formats import Format, Match, _torch
-from isomorph.wire import json_head, pickle
+from isomorph.errors import Damaged, Missing, Unsafe, Usage
+from isomorph.formats import Capabilities, Format, Match, _torch
+from isomorph.formats._torch_values import HALF_COMPLEX, PACKED, ArrayRecord, Flat, TensorRecord, flatten, rejected
+from isomorph.progress import SILENT, Progress
+from isomorph.report import Finding, Report, Severity
+from isomorph.tensors import NAME, Tensor, array_tensor, packed
+from isomorph.wire import files, json_head, pickle
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
+    from isomorph.model import Checkpoint
     from isomorph.wire.archive import Archive
 
 MAGIC = b"\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."          # behind the two bytes of PROTO, torch/serialization.py
 PACKAGE_HINT = "it is a torch.package with code inside: load it where you trust it, and save its weights as .safetensors"
 TAR_MEMBERS = {"storages", "tensors", "pickle"}
+INDEX = (".bin.index.json", ".pt.index.json", ".pth.index.json")
+# Keys under which training scripts keep the model, where nothing else beside it has tensors
+WRAPPERS = ("state_dict", "model_state_dict", "model", "model_state", "net", "network", "params", "params_ema", "weights", "module", "ema", "generator")
 
 
 def identify(artifact: Artifact) -> Match | None:
     """Recognises the three containers by their members or magic number, and reads the pickle's outline: state_dict, checkpoint, or which class."""
     if artifact.is_folder:
-        return None
+        return _identify_folder(artifact)
     if json_head.begins_json(artifact.head):
         return _identify_index(artifact)
     if artifact.head[2:15] == MAGIC:
@@ -29,16 +45,6 @@ def identify(artifact: Artifact) -> Match | None:
     if archive and archive.kind == "tar" and {name.removeprefix("./") for name in archive.names} >= TAR_MEMBERS:
         return _match("tar", _torch.describe(_torch.walk(archive, next(name for name in archive.names if name.removeprefix("./") == "pickle"))), {})
     return None
-
-
-def _identify_index(artifact: Artifact) -> Match | None:
-    """The list of which tensor is in which shard, as Hugging Face writes it."""
-    document = json_head.read(artifact.view).value
-    shards = document.get("weight_map") if isinstance(document, dict) else None
-    files = sorted({name for name in shards.values() if isinstance(name, str)}) if isinstance(shards, dict) else []
-    if not files or not all(name.endswith((".bin", ".pt", ".pth")) for name in files):
-        return None
-    return Match("torch", "", "indexed", "weights", {"shards": len(files), "companions": files})
 
 
 def _identify_zip(archive: Archive) -> Match | None:
@@ -75,7 +81,311 @@ def _match(container: str, described: tuple[str, dict[str, Any]], more: dict[str
     return Match("torch", "", f"{kind}, {container}", "weights", {"container": container} | detail | more)
 
 
+def _identify_index(artifact: Artifact) -> Match | None:
+    """The list of which tensor is in which shard, as Hugging Face writes it."""
+    document = json_head.read(artifact.view).value
+    shards = document.get("weight_map") if isinstance(document, dict) else None
+    files = sorted({name for name in shards.values() if isinstance(name, str)}) if isinstance(shards, dict) else []
+    if not files or not all(name.endswith((".bin", ".pt", ".pth")) for name in files):
+        return None
+    return Match("torch", "", "indexed", "weights", {"shards": len(files), "companions": files})
+
+
+def _identify_folder(artifact: Artifact) -> Match | None:
+    """A folder that holds only shards and their index; one with a config.json beside them is a Hugging Face folder."""
+    indexes = [name for name in artifact.names if name.endswith(INDEX)]
+    index = artifact.child(indexes[0]) if len(indexes) == 1 and "config.json" not in artifact.names else None
+    match = _identify_index(index) if index and not index.is_folder else None
+    return match if match and not set(artifact.names) - set(match.detail["companions"]) - set(indexes) else None
+
+
+# Reading
+
+def read(artifact: Artifact, *, progress: Progress = SILENT) -> Checkpoint:
+    """Every tensor by its dotted name; what is plain beside them is metadata. A lone wrapper such as `state_dict` is left out of the names.
+
+    Tensors that share memory stay views of one storage. Raises `Damaged`, `Unsafe`, `Missing` for an absent shard, and `Unsupported` with every tensor
+    whose type has no equivalent.
+    """
+    if artifact.is_folder:
+        index = next((artifact.child(name) for name in artifact.names if name.endswith(INDEX)), None)
+        if index is None:
+            raise Missing("the folder holds no index of shards", where=artifact.where, hint="name a .pt or .bin file")
+        artifact = index
+    if json_head.begins_json(artifact.head):
+        return _read_shards(artifact)
+    return _read_file(artifact)
+
+
+def _read_file(artifact: Artifact) -> Checkpoint:
+    from isomorph.formats import _torch_files
+    from isomorph.model import Checkpoint
+    loaded = _torch_files.load(artifact)
+    flat = flatten(loaded.value, artifact.limits, artifact.where)
+    findings = [Finding(note.code, Severity(note.severity), note.where, note.message) for note in loaded.notes]
+    prefix = _wrapper(flat)
+    result = Checkpoint(metadata={name: value for name, value in flat.plain.items()}, findings=findings)
+    if prefix:
+        findings.append(Finding("torch.unwrapped", Severity.INFO, artifact.where, f"the names are those inside {prefix[:-1]!r}, where all tensors are"))
+    blockers: list[tuple[str, str, str]] = []
+    for name, record in flat.tensors.items():
+        _add(result, name.removeprefix(prefix), record, artifact, blockers)
+    if blockers:
+        raise rejected(blockers, artifact.where)
+    if flat.modules:
+        from isomorph.formats import _torch_modules
+        result.metadata |= _torch_modules.describe(flat.modules)
+        findings += _torch_modules.findings(flat.modules, artifact.where)
+    _tell_sharing(result, artifact.where)
+    return result
+
+
+def _wrapper(flat: Flat) -> str:
+    """The key, with its dot, under which all tensors stand, where it is one that scripts wrap a state_dict in."""
+    first = next(iter(flat.tensors), "").partition(".")[0]
+    return f"{first}." if first in WRAPPERS and all(name.startswith(f"{first}.") for name in flat.tensors) and "" not in flat.modules else ""
+
+
+def _add(result: Checkpoint, name: str, record: TensorRecord | ArrayRecord, artifact: Artifact, blockers: list[tuple[str, str, str]]) -> None:
+    """One record as one tensor, or as its parts where it is sparse or quantised."""
+    def tell(code: str, severity: Severity, message: str) -> None:
+        result.findings.append(Finding(code, severity, name, message))
+
+    if isinstance(record, ArrayRecord):
+        tensor = record.tensor(name)
+        if tensor is None:
+            tell("torch.no-tensor", Severity.LOW, "an array whose elements are no numbers is left out")
+        else:
+            result.tensors[name] = tensor
+        return
+    if record.layout == "meta":
+        tell("torch.meta", Severity.MEDIUM, f"a tensor of {list(record.dims)} without data, of the meta device, is left out")
+        return
+    if record.parts:
+        tell("torch.parts", Severity.LOW, f"a {record.layout} tensor of {list(record.dims)} is kept as {', '.join(record.parts)}")
+        for part, inner in record.parts.items():
+            _add(result, f"{name}.{part}", inner, artifact, blockers)
+        result.metadata[f"{name}.size"] = list(record.dims)
+        return
+    if record.dtype.name in HALF_COMPLEX:
+        tell("torch.complex-half", Severity.LOW, "complex numbers of float16 are kept as pairs, in a last axis of 2")
+    if record.dtype.name in PACKED:
+        tell("torch.packed", Severity.LOW, f"{record.dtype.name} is kept as bytes of several numbers")
+    result.tensors[name] = record.tensor(name)
+    if record.quantizer:
+        _add_quantizer(result, name, record, artifact, blockers)
+        tell("torch.quantised", Severity.LOW, f"{record.dtype.name} is kept as its integers, with scale and zero_point beside them")
+
+
+def _add_quantizer(result: Checkpoint, name: str, record: TensorRecord, artifact: Artifact, blockers: list[tuple[str, str, str]]) -> None:
+    import numpy as np
+    for part, value, dtype in zip(("scale", "zero_point"), record.quantizer, (np.float64, np.int64), strict=False):
+        if isinstance(value, TensorRecord):
+            _add(result, f"{name}.{part}", value, artifact, blockers)
+        else:
+            result.tensors[f"{name}.{part}"] = array_tensor(np.asarray(value, dtype), f"{name}.{part}")
+    if len(record.quantizer) > 2:
+        result.metadata[f"{name}.axis"] = record.quantizer[2]
+
+
+def _tell_sharing(result: Checkpoint, where: str) -> None:
+    """Tensors that look at the same bytes, said once for each group."""
+    groups: dict[int, list[str]] = {}
+    for name, tensor in result.tensors.items():
+        if "storage" in tensor.meta and tensor.size:
+            groups.setdefault(_storage_of(tensor), []).append(name)
+    for names in groups.values():
+        if len(names) > 1:
+            same = len({result.tensors[name].meta["storage"][1:4] for name in names}) == 1
+            shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+            result.findings.append(Finding("weights.tied", Severity.INFO, names[0], f"{shown} {'are one tensor' if same else 'share memory'}",
+                                           "a .pt keeps that; formats without shared memory hold each of them"))
+
+
+def _storage_of(tensor: Any) -> int:
+    """What two tensors have in common that share memory."""
+    storage = tensor.meta["storage"][0]
+    return id(storage.root or storage)
+
+
+def _read_shards(artifact: Artifact) -> Checkpoint:
+    from isomorph.artifact import Artifact as Opened
+    from isomorph.model import Checkpoint
+    if artifact.size > artifact.limits.json_bytes:
+        raise Unsafe(f"an index of {artifact.size} bytes, at most {artifact.limits.json_bytes} are read", where=artifact.where)
+    try:
+        document = json.loads(bytes(artifact.view).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"the index is not valid JSON ({str(error)[:120]})", where=artifact.where) from None
+    places = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise Damaged("weight_map is not a map from tensors to files", where=artifact.where)
+    if artifact.path is None:
+        raise Missing("the shards stand beside the index, which was opened from bytes", where=artifact.where, hint="open the index by its path")
+    metadata = document.get("metadata")
+    result = Checkpoint(metadata=metadata if isinstance(metadata, dict) else {})
+    for file in dict.fromkeys(places.values()):
+        view = files.map_contained(artifact.path.parent, file)
+        if view is None:
+            raise Missing(f"the shard {file[:120]!r} is not there", where=artifact.where, hint="download every shard into the folder of the index")
+        shard = _read_file(Opened(None, view, name=file, limits=artifact.limits))
+        result.findings += shard.findings
+        for name, tensor in shard.tensors.items():
+            if places.get(name) == file:
+                result.tensors[name] = tensor
+            else:
+                result.findings.append(Finding("torch.unlisted", Severity.LOW, file, f"tensor {name[:120]!r} is not listed in the index and is left out"))
+    absent = [name for name in places if name not in result.tensors]
+    if absent:
+        raise Damaged(f"{len(absent)} tensors of the index are in none of its shards, the first is {absent[0][:120]!r}", where=artifact.where)
+    return result
+
+
+# Writing
+
+STORAGE_OF = {"FLOAT": "FloatStorage", "DOUBLE": "DoubleStorage", "FLOAT16": "HalfStorage", "BFLOAT16": "BFloat16Storage", "UINT8": "ByteStorage",
+              "INT8": "CharStorage", "INT16": "ShortStorage", "INT32": "IntStorage", "INT64": "LongStorage", "BOOL": "BoolStorage",
+              "COMPLEX64": "ComplexFloatStorage", "COMPLEX128": "ComplexDoubleStorage"}
+# Types that have no storage class: an untyped storage, and the type with the tensor
+UNTYPED = {"UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "FLOAT8E4M3FN": "float8_e4m3fn", "FLOAT8E4M3FNUZ": "float8_e4m3fnuz",
+           "FLOAT8E5M2": "float8_e5m2", "FLOAT8E5M2FNUZ": "float8_e5m2fnuz", "FLOAT8E8M0": "float8_e8m0fnu"}
+ALIGNMENT = 64
+EARLIEST = (1980, 1, 1, 0, 0, 0)           # every member has this time, so that equal tensors make equal files
+HEADER_BYTES, ZIP64_BYTES = 30, 20
+
+
+def write(model: Checkpoint, path: str | os.PathLike, *, force: bool = False, progress: Progress = SILENT) -> Report:
+    """A zip with a state_dict of protocol 2, as torch.load(weights_only=True) takes it; tensors are asked for one after another.
+
+    Tensors that share a storage of the file they come from share one here. Raises `Unsupported` with every tensor whose type PyTorch lacks, `Usage` where
+    the output exists.
+    """
+    path = Path(path)
+    if not hasattr(model, "tensors"):
+        raise Usage("a .pt holds weights and not a graph", where=str(path), hint="hand over a Checkpoint, such as isomorph.model.weights(model)")
+    blockers = [(name, name, f"PyTorch has no type for {NAME[int(tensor.dtype)]}") for name, tensor in model.tensors.items()
+                if NAME[int(tensor.dtype)] not in STORAGE_OF and NAME[int(tensor.dtype)] not in UNTYPED]
+    if blockers:
+        raise rejected(blockers, str(path))
+    entries, storages = _lay_out(model)
+    report = Report(str(path))
+    if model.metadata:
+        report.add("metadata.dropped", Severity.INFO, str(path), f"{len(model.metadata)} entries of metadata are not written: the file is a plain state_dict")
+    progress.start("write", sum(storage.nbytes for storage in storages), "bytes")
+    with files.replacing(path, force=force) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        _member(archive, file, "archive/data.pkl", [_pickled(entries)], progress)
+        _member(archive, file, "archive/byteorder", [b"little"], progress)
+        for key, storage in enumerate(storages):
+            chunks = storage.chunks() if hasattr(storage, "chunks") else [packed(storage.numpy())]
+            written = _member(archive, file, f"archive/data/{key}", chunks, progress)
+            if written != storage.nbytes:
+                raise Damaged(f"gave {written} bytes where {storage.nbytes} were announced", where=str(storage.name))
+        _member(archive, file, "archive/version", [b"3\n"], progress)
+    progress.finish()
+    report.facts |= {"bytes": path.stat().st_size, "tensors": len(model.tensors), "storages": len(storages)}
+    return report
+
+
+class _Whole(Tensor):
+    """All elements of a storage that several tensors look into."""
+
+    def __init__(self, storage: Any, element_type: int, count: int):
+        super().__init__(storage.key, element_type, (count,))
+        self.storage = storage
+
+    def chunks(self) -> Any:
+        if self.storage.big_endian:
+            import numpy as np
+
+            from isomorph.tensors import numpy_type
+            yield np.frombuffer(self.storage.data(), numpy_type(self.element_type)).byteswap().tobytes()
+        else:
+            yield self.storage.data()
+
+
+def _lay_out(model: Checkpoint) -> tuple[list[tuple], list[Any]]:
+    """(name, type, storage number, offset, sizes, strides) of each tensor, and what the storages hold."""
+    users: dict[int, list[str]] = {}
+    for name, tensor in model.tensors.items():
+        if "storage" in tensor.meta and tensor.meta["storage"][4] not in HALF_COMPLEX:
+            users.setdefault(_storage_of(tensor), []).append(name)
+    shared = {name: names for names in users.values() if len(names) > 1 and len({int(model.tensors[name].dtype) for name in names}) == 1 for name in names}
+    entries: list[tuple] = []
+    storages: list[Any] = []
+    number_of_group: dict[int, int] = {}
+    for name, tensor in model.tensors.items():
+        dims = tuple(int(dim) for dim in tensor.shape)
+        number = int(tensor.dtype)
+        if name in shared:
+            storage, offset, _, strides, _ = tensor.meta["storage"]
+            group = _storage_of(tensor)
+            if group not in number_of_group:
+                number_of_group[group] = len(storages)
+                item = max(tensor.nbytes // max(tensor.size, 1), 1) if tensor.size else _item(number)
+                storages.append(_Whole(storage, number, storage.bytes // item))
+            entries.append((name, number, number_of_group[group], offset, dims, strides))
+        else:
+            strides = tuple(_product(dims[axis + 1:]) for axis in range(len(dims)))
+            entries.append((name, number, len(storages), 0, dims, strides))
+            storages.append(tensor)
+    return [(*entry, storages[entry[2]].size, storages[entry[2]].nbytes) for entry in entries], storages
+
+
+def _item(number: int) -> int:
+    from isomorph.tensors import BITS
+    return BITS[number] // 8
+
+
+def _product(dims: tuple[int, ...]) -> int:
+    result = 1
+    for dim in dims:
+        result *= max(dim, 1)
+    return result
+
+
+def _member(archive: zipfile.ZipFile, file: Any, name: str, chunks: Any, progress: Progress) -> int:
+    """One stored member whose data begins at a multiple of 64, so that PyTorch can map it."""
+    info = zipfile.ZipInfo(name, EARLIEST)
+    padding = -(file.tell() + HEADER_BYTES + len(name.encode()) + ZIP64_BYTES + 4) % ALIGNMENT
+    info.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
+    written = 0
+    with archive.open(info, "w", force_zip64=True) as member:
+        for chunk in chunks:
+            member.write(chunk)
+            written += memoryview(chunk).nbytes
+            progress.advance(memoryview(chunk).nbytes)
+    return written
+
+
+def _pickled(entries: list[tuple]) -> bytes:
+    """OrderedDict of `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())`, or _v3 with a dtype, in protocol 2."""
+    ordered = b"ccollections\nOrderedDict\n"
+    out = [b"\x80\x02", ordered, b")R("]
+    for name, number, key, offset, dims, strides, count, size in entries:
+        kind = NAME[number]
+        typed = kind in STORAGE_OF
+        out += [_text(name), b"ctorch._utils\n_rebuild_tensor_" + (b"v2" if typed else b"v3") + b"\n((", _text("storage"),
+                f"ctorch{'' if typed else '.storage'}\n{STORAGE_OF.get(kind, 'UntypedStorage')}\n".encode(), _text(str(key)), _text("cpu"),
+                _number(count if typed else size), b"tQ", _number(offset), b"(", *map(_number, dims), b"t(", *map(_number, strides), b"t\x89", ordered, b")R"]
+        out += [b"tR"] if typed else [f"ctorch\n{UNTYPED[kind]}\n".encode(), b"tR"]
+    out.append(b"u.")
+    return b"".join(out)
+
+
+def _text(text: str) -> bytes:
+    data = text.encode("utf-8", "surrogatepass")
+    return b"X" + len(data).to_bytes(4, "little") + data
+
+
+def _number(value: int) -> bytes:
+    if value < 1 << 31:
+        return b"J" + value.to_bytes(4, "little")
+    data = value.to_bytes(9, "little", signed=True)
+    return b"\x8a" + bytes([len(data)]) + data
+
+
 FORMAT = Format(
     name="torch", title="PyTorch", extensions=(".pt", ".pth", ".bin", ".ckpt"), holds="weights",
-    spec="https://github.com/pytorch/pytorch/blob/main/torch/serialization.py", identify=identify,
+    spec="https://github.com/pytorch/pytorch/blob/main/torch/serialization.py", identify=identify, read=read, write=write,
+    can=Capabilities(dtypes=frozenset(STORAGE_OF) | frozenset(UNTYPED)),
 )

@@ -19,6 +19,12 @@ class Limits:
     json_depth: int = 64
     tensors: int = 1_000_000
     dimensions: int = 64
+    pickle_opcodes: int = 5_000_000
+    pickle_memo: int = 1_000_000
+    pickle_stack: int = 1_000_000
+    pickle_bytes: int = 100_000_000         # of records, by estimate
+    pickle_nesting: int = 4                 # pickles inside pickles
+    pickle_depth: int = 100                 # containers inside containers
     fold_bytes: int = 64 << 20              # the largest tensor that constant folding may make
 
 

@@ -1,22 +1,33 @@
 """A pickle, interpreted into plain records: nothing is imported, nothing is called, names are pairs of strings.
 
 Opcodes of protocols 0 to 5: Lib/pickletools.py of CPython. What a loader would construct becomes a `Call` that keeps callee, arguments, state and items.
+`walk` looks at the beginning of a stream and never raises; `load` reads all of it under budgets, and hands the constructions that a table of rules knows to
+those rules, which build records of ours. Everything else stays a `Call`, and a note says what a loader would have run.
 """
 from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
+
+from isomorph.errors import Damaged, IsomorphError, Unsafe
+from isomorph.wire.archive import HIGH, INFO, LOW, MEDIUM, Note
+from isomorph.wire.limits import DEFAULT, Limits
 
 MOST_OPCODES = 20_000                      # of a walk that only wants to know what a file is: about 20 ms
 LONGEST_STRING = 1 << 12                   # bytes kept of a string; longer ones become a Blob
 LONGEST_NUMBER = 1 << 10
+LONGEST_LINE = 1 << 16                     # of the text opcodes of protocol 0
+MOST_NOTES = 100
+STEP = 1024                                # opcodes between two looks at the budgets
 
 
-class Name(NamedTuple):
-    """A global: what GLOBAL and STACK_GLOBAL refer to."""
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A global: what GLOBAL and STACK_GLOBAL refer to. No tuple, so that a tuple of two strings in a pickle is never taken for one."""
 
     module: str
     qualname: str
@@ -25,27 +36,35 @@ class Name(NamedTuple):
         return f"{self.module}.{self.qualname}"
 
 
-class Blob(NamedTuple):
-    """A string or bytes too long to copy: where its payload lies."""
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A string or bytes too long to copy: where its payload lies, and whether it is text in UTF-8."""
 
     start: int
     stop: int
+    text: bool = False
 
 
-class Persistent(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Persistent:
     """A persistent id, by which PyTorch refers to its storages."""
 
     id: Any
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Dict:
-    """A dictionary as pairs, because keys of a hostile pickle need not be hashable."""
+    """A dictionary as pairs, because keys of a hostile pickle need not be hashable. `state` are the attributes that a subclass was given."""
 
     items: list[tuple[Any, Any]] = field(default_factory=list)
+    state: Any = None
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The last value under a text key: a loader keeps the last of equal keys."""
+        return next((value for name, value in reversed(self.items) if isinstance(name, str) and name == key), default)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Call:
     """What a loader would construct: `callee(*args)`, then given `state` and the `items` of a dictionary or list."""
 
@@ -68,20 +87,33 @@ class Stream:
     opcodes: int = 0
     names: dict[Name, None] = field(default_factory=dict)
     problem: str = ""
+    notes: list[Note] = field(default_factory=list)
 
 
 class _NotPickle(Exception):
     """The bytes are no pickle from here on."""
 
 
-class _Machine:
-    """The stack, the marks and the memo of one stream."""
+class _NotInAFile(_NotPickle):
+    """It refers to what only a process has."""
 
-    def __init__(self) -> None:
+
+class Machine:
+    """The stack, the marks and the memo of one stream. `rules` build the constructions that they know, `persistent` what persistent ids stand for."""
+
+    def __init__(self, view: memoryview, *, rules: Mapping[Name, Rule] | None = None, constants: Mapping[Name, Any] | None = None,
+                 persistent: Callable[[Any], Any] = Persistent, limits: Limits = DEFAULT, where: str = "", depth: int = 0) -> None:
+        self.constants = constants or {}
+        self.view, self.limits, self.where, self.depth = view, limits, where, depth
+        self.rules, self.persistent = rules or {}, persistent
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []   # the stacks under each open mark
         self.memo: dict[int, Any] = {}
         self.stream = Stream()
+        self.frame_end = 0
+        self.declared = False
+        self.at = 0
+        self.opaque: dict[Name, None] = {}
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -127,16 +159,40 @@ class _Machine:
             raise _NotPickle("a global whose name is no text")
         name = Name(module, qualname)
         self.stream.names[name] = None
-        self.push(name)
+        self.push(self.constants.get(name, name))
 
     def call(self, callee: Any, args: Any) -> None:
+        """A construction: by a rule where the table has one under exactly this name, else a record of what a loader would run."""
+        if not isinstance(args, tuple):
+            if self.rules:
+                raise _NotPickle("the arguments of a call are no tuple")
+            args = (args,)
+        if not isinstance(callee, Name):
+            self.note("pickle.computed-callee", HIGH, "it calls what another call returned, which no weights need")
+        elif (rule := self.rules.get(PYTHON2.get(callee, callee))) is not None:
+            self.push(rule(self, args))
+            return
+        else:
+            self.opaque[callee] = None
         self.push(Call(callee, args))
+
+    def text(self, value: Any) -> str:
+        """A string, also a long one."""
+        if isinstance(value, Blob) and value.text:
+            return _text(bytes(self.view[value.start:value.stop]))
+        if not isinstance(value, str):
+            raise _NotPickle("text was expected")
+        return value
+
+    def note(self, code: str, severity: int, message: str) -> None:
+        if len(self.stream.notes) < MOST_NOTES:
+            self.stream.notes.append(Note(code, severity, self.where, message))
 
     def extend(self, items: list[Any]) -> None:
         target = self.top()
         if isinstance(target, list):
             target.extend(items)
-        elif isinstance(target, Call):
+        elif isinstance(target, Call) and (target.callee in COLLECTIONS or target.callee not in self.rules):
             target.items.extend(items)
         else:
             raise _NotPickle("items for what is no list")
@@ -149,13 +205,34 @@ class _Machine:
 
     def build(self, state: Any) -> None:
         target = self.top()
-        if isinstance(target, Call):
+        if isinstance(target, (Call, Dict)):
             target.state = state
+        elif hasattr(target, "build"):
+            target.build(self, state)
+        elif self.rules:
+            raise _NotPickle(f"a state for a {type(target).__name__.lower()}")
 
     def instance(self, name: tuple[str, str]) -> None:
         args = self.since_mark()
         self.name(*name)
         self.call(self.pop(), tuple(args))
+
+    def keyworded(self, callee: Any, args: Any, keywords: Any) -> None:
+        """Keyword arguments stand behind the positional ones as a dictionary; no rule takes them, so that such a call stays a record."""
+        empty = isinstance(keywords, Dict) and not keywords.items
+        self.call(callee, args if empty or not isinstance(args, tuple) else (*args, keywords))
+
+    def proto(self, version: int) -> None:
+        if version > NEWEST_PROTOCOL:
+            raise _NotPickle(f"protocol {version}, the newest is {NEWEST_PROTOCOL}")
+        if self.declared or self.stream.opcodes:
+            self.note("pickle.ambiguous", MEDIUM, "the protocol is declared late or twice, which loaders read in different ways")
+        self.declared, self.stream.protocol = True, version
+
+    def frame(self, length: int) -> None:
+        """Where it ends is noted by the loop, which knows where its argument ends."""
+        if self.rules and length > len(self.view):
+            raise _NotPickle(f"a frame of {length} bytes runs over the end")
 
     def object(self, items: list[Any]) -> None:
         if not items:
@@ -178,7 +255,7 @@ def _fixed(layout: str) -> Reader:
     return read
 
 
-def _counted(layout: str, convert: Callable[[bytes], Any]) -> Reader:
+def _counted(layout: str, convert: Callable[[bytes], Any], text: bool = False) -> Reader:
     """A length of that layout, then so many bytes. Bytes longer than 4 KiB are not copied."""
     length = _fixed(layout)
 
@@ -187,13 +264,13 @@ def _counted(layout: str, convert: Callable[[bytes], Any]) -> Reader:
         if count < 0 or start + count > len(view):
             raise _NotPickle("a string runs over the end")
         if count > LONGEST_STRING:
-            return Blob(start, start + count), start + count
+            return Blob(start, start + count, text), start + count
         return convert(bytes(view[start:start + count])), start + count
     return read
 
 
 def _line(view: memoryview, at: int) -> tuple[bytes, int]:
-    data = bytes(view[at:at + LONGEST_STRING])
+    data = bytes(view[at:at + LONGEST_LINE])
     end = data.find(b"\n")
     if end < 0:
         raise _NotPickle("a line without an end")
@@ -229,17 +306,25 @@ def _float(data: bytes) -> float:
 
 
 def _quoted(data: bytes) -> str:
+    """The text of a Python 2 string literal; `unicode_escape` resolves its backslashes."""
     if len(data) < 2 or data[:1] not in b"'\"" or data[:1] != data[-1:]:
         raise _NotPickle("text without quotes")
-    return _text(data[1:-1])
+    return _escaped(data[1:-1], "unicode_escape") if b"\\" in data else _text(data[1:-1])
 
 
-def _refuse(machine: _Machine, argument: Any) -> None:
-    raise _NotPickle("an extension code or an out-of-band buffer, which no file has")
+def _escaped(data: bytes, encoding: str) -> str:
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        raise _NotPickle("text with a broken escape") from None
 
 
-Action = Callable[[_Machine, Any], Any]
-_push: Action = _Machine.push
+def _refuse(machine: Machine, argument: Any) -> None:
+    raise _NotInAFile("an extension code or an out-of-band buffer: its meaning is in a process, not in the file")
+
+
+Action = Callable[[Machine, Any], Any]
+_push: Action = Machine.push
 U1, U2, I4, U4 = _fixed("<B"), _fixed("<H"), _fixed("<i"), _fixed("<I")
 
 # opcode -> (how its argument is read, what it does)
@@ -262,12 +347,12 @@ OPCODES: dict[int, tuple[Reader, Action]] = {
         "F": (_line, lambda m, a: m.push(_float(a))),
         "G": (_fixed(">d"), _push),
         "S": (_line, lambda m, a: m.push(_quoted(a))),
-        "T": (_counted("<i", _text), _push),
-        "U": (_counted("<B", _text), _push),
-        "V": (_line, lambda m, a: m.push(a.decode("raw_unicode_escape", "replace"))),
-        "X": (_counted("<I", _text), _push),
-        "\x8c": (_counted("<B", _text), _push),
-        "\x8d": (_counted("<Q", _text), _push),
+        "T": (_counted("<i", _text, True), _push),
+        "U": (_counted("<B", _text, True), _push),
+        "V": (_line, lambda m, a: m.push(_escaped(a, "raw_unicode_escape"))),
+        "X": (_counted("<I", _text, True), _push),
+        "\x8c": (_counted("<B", _text, True), _push),
+        "\x8d": (_counted("<Q", _text, True), _push),
         "B": (_counted("<I", bytes), _push),
         "C": (_counted("<B", bytes), _push),
         "\x8e": (_counted("<Q", bytes), _push),
@@ -288,60 +373,148 @@ OPCODES: dict[int, tuple[Reader, Action]] = {
         "\x8f": (_nothing, lambda m, _: m.call(Name("builtins", "set"), ())),
         "\x90": (_nothing, lambda m, _: m.extend(m.since_mark())),
         "\x91": (_nothing, lambda m, _: m.call(Name("builtins", "frozenset"), tuple(m.since_mark()))),
-        "g": (_line, _Machine.get),
-        "h": (U1, _Machine.get),
-        "j": (U4, _Machine.get),
-        "p": (_line, _Machine.put),
-        "q": (U1, _Machine.put),
-        "r": (U4, _Machine.put),
+        "g": (_line, Machine.get),
+        "h": (U1, Machine.get),
+        "j": (U4, Machine.get),
+        "p": (_line, Machine.put),
+        "q": (U1, Machine.put),
+        "r": (U4, Machine.put),
         "\x94": (_nothing, lambda m, _: m.put(len(m.memo))),
-        "\x80": (U1, lambda m, a: setattr(m.stream, "protocol", a)),
-        "\x95": (_fixed("<Q"), lambda m, a: None),
+        "\x80": (U1, Machine.proto),
+        "\x95": (_fixed("<Q"), Machine.frame),
         "c": (_two_lines, lambda m, a: m.name(*a)),
         "\x93": (_nothing, lambda m, _: m.name(*m.take(2))),
         "R": (_nothing, lambda m, _: m.call(*m.take(2))),
         "\x81": (_nothing, lambda m, _: m.call(*m.take(2))),
-        "\x92": (_nothing, lambda m, _: m.call(*m.take(3)[:2])),
+        "\x92": (_nothing, lambda m, _: m.keyworded(*m.take(3))),
         "b": (_nothing, lambda m, _: m.build(m.pop())),
-        "i": (_two_lines, _Machine.instance),
+        "i": (_two_lines, Machine.instance),
         "o": (_nothing, lambda m, _: m.object(m.since_mark())),
-        "P": (_line, lambda m, a: m.push(Persistent(_text(a)))),
-        "Q": (_nothing, lambda m, _: m.push(Persistent(m.pop()))),
+        "P": (_line, lambda m, a: m.push(m.persistent(_text(a)))),
+        "Q": (_nothing, lambda m, _: m.push(m.persistent(m.pop()))),
         "\x82": (U1, _refuse), "\x83": (U2, _refuse), "\x84": (I4, _refuse), "\x97": (_nothing, _refuse), "\x98": (_nothing, _refuse),
     }.items()
 }
 STOP = ord(".")
 
 
+# What a value of each opcode costs in memory, about, in bytes; the others 10
+COSTS = {ord(code): cost for code, cost in (
+    *((code, 120) for code in "]}\x8f)tld\x85\x86\x87R\x81\x92oib\x91c\x93QP"), *((code, 64) for code in "STUVX\x8c\x8dBC\x8e\x96L\x8a\x8bFG"),
+    *((code, 110) for code in "pqr\x94"))}
+SINCE = {ord(code): protocol for protocol, codes in ((3, "BC"), (4, "\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95"), (5, "\x96\x97\x98")) for code in codes}
+TABLE = [(*OPCODES[code], COSTS.get(code, 10)) if code in OPCODES else None for code in range(256)]
+FRAME = 0x95
+
+
 def walk(view: memoryview, start: int = 0, most: int = MOST_OPCODES) -> Stream:
     """Interprets the stream at `start`, at most `most` opcodes of it. Never raises: `Stream.problem` says where the bytes stop being a pickle."""
-    machine, at, count = _Machine(), start, 0
+    machine = Machine(view)
     stream = machine.stream
     try:
-        while count < most:
-            if at >= len(view):
-                raise _NotPickle("it ends without STOP")
-            code = view[at]
-            count += 1
-            if code == STOP:
-                machine.top()
-                stream.stop = at + 1
-                break
-            if code not in OPCODES:
-                raise _NotPickle(f"no opcode is {code:#04x}")
-            read, act = OPCODES[code]
-            argument, at = read(view, at + 1)
-            act(machine, argument)
+        for _ in _steps(machine, start, most):
+            pass
     except _NotPickle as problem:
-        stream.problem = f"{problem}, byte {at}"
+        stream.problem = f"{problem}, byte {machine.at}"
     except struct.error:
-        stream.problem = f"an argument runs over the end, byte {at}"
-    stream.opcodes = count
+        stream.problem = f"an argument runs over the end, byte {machine.at}"
     stream.value = _outermost(machine) if stream.stop < 0 else machine.stack[-1]
     return stream
 
 
-def _outermost(machine: _Machine) -> Any:
+def load(view: memoryview, start: int = 0, *, rules: Mapping[Name, Rule] | None = None, constants: Mapping[Name, Any] | None = None,
+         persistent: Callable[[Any], Any] = Persistent, limits: Limits = DEFAULT, where: str = "", depth: int = 0) -> Stream:
+    """Interprets the whole stream at `start`: `value` is what it describes, built from our records and by `rules`, `constants` are names that
+    stand for a value, and `notes` say what is odd or would run.
+
+    Raises `Damaged` where the bytes are no pickle or a rule refuses its arguments, `Unsafe` where it exceeds a budget of `limits` or uses what exists only
+    inside a process (extension codes, out-of-band buffers).
+    """
+    machine = Machine(view, rules=RULES if rules is None else rules, constants=constants, persistent=persistent, limits=limits, where=where, depth=depth)
+    stream = machine.stream
+    if depth > limits.pickle_nesting:
+        raise Unsafe(f"pickles inside pickles, more than {limits.pickle_nesting} deep", where=where)
+    try:
+        spent = 0
+        for spent in _steps(machine, start, limits.pickle_opcodes):
+            _check_budgets(machine, spent)
+    except _NotInAFile as problem:
+        raise Unsafe(str(problem), where=where) from None
+    except _NotPickle as problem:
+        raise Damaged(f"it is no valid pickle: {problem}", where=where, offset=machine.at) from None
+    except struct.error:
+        raise Damaged("it is no valid pickle: an argument runs over the end", where=where, offset=machine.at) from None
+    except IsomorphError as error:
+        error.where = error.where or where
+        raise
+    if stream.stop < 0:
+        raise Unsafe(f"a pickle of more than {limits.pickle_opcodes:,} operations", where=where, hint="raise Limits.pickle_opcodes if the file is trusted")
+    if len(machine.stack) > 1 or machine.below:
+        machine.note("pickle.ambiguous", MEDIUM, "values are left over behind the end, which loaders treat in different ways")
+    stream.value = machine.stack[-1]
+    stream.notes += [Note("pickle.call", severity_of(name), where, f"a loader would call {str(name)[:120]}; here it is only a record")
+                     for name in list(machine.opaque)[:MOST_NOTES]]
+    return stream
+
+
+def _check_budgets(machine: Machine, spent: int) -> None:
+    limits = machine.limits
+    stack = len(machine.stack) + len(machine.below)
+    for what, amount, most in (("values in memory", spent, limits.pickle_bytes), ("remembered values", len(machine.memo), limits.pickle_memo),
+                               ("values on its stack", stack, limits.pickle_stack)):
+        if amount > most:
+            raise Unsafe(f"a pickle that needs {amount:,} {'bytes of ' if what == 'values in memory' else ''}{what}, at most {most:,} are allowed",
+                         where=machine.where, hint="raise the pickle limits if the file is trusted")
+
+
+def _steps(machine: Machine, start: int, most: int) -> Iterator[int]:
+    """Runs the stream. Yields what its values cost so far, in bytes, every 1,024 opcodes and at the end."""
+    view, stream, size, spent = machine.view, machine.stream, len(machine.view), 0
+    at = start
+    while stream.opcodes < most:
+        machine.at = at
+        if at >= size:
+            raise _NotPickle("it ends without STOP")
+        code = view[at]
+        if code == STOP:
+            machine.top()
+            stream.opcodes += 1
+            stream.stop = at + 1
+            break
+        entry = TABLE[code]
+        if entry is None:
+            raise _NotPickle(f"no opcode is {code:#04x}")
+        read, act, cost = entry
+        began = at
+        argument, at = read(view, at + 1)
+        act(machine, argument)
+        stream.opcodes += 1
+        spent += cost
+        if code in SINCE:
+            spent += 0 if code == FRAME else (at - began) >> 4
+            _judge_position(machine, code, argument, began, at)
+        elif machine.frame_end and began < machine.frame_end < at:
+            machine.note("pickle.ambiguous", MEDIUM, "a frame ends inside an operation, which loaders read in different ways")
+            machine.frame_end = 0
+        if stream.opcodes % STEP == 0:
+            yield spent
+    yield spent
+
+
+def _judge_position(machine: Machine, code: int, argument: Any, began: int, at: int) -> None:
+    """What may stand where: opcodes that are newer than the protocol, and frames."""
+    stream = machine.stream
+    if machine.declared and stream.protocol < SINCE[code]:
+        machine.note("pickle.ambiguous", MEDIUM, f"an operation of protocol {SINCE[code]} in a pickle of protocol {stream.protocol}")
+        machine.declared = False           # once is enough
+    if code == FRAME:
+        machine.frame_end = at + argument
+    elif machine.frame_end and began < machine.frame_end < at:
+        machine.note("pickle.ambiguous", MEDIUM, "a frame ends inside an operation, which loaders read in different ways")
+        machine.frame_end = 0
+
+
+def _outermost(machine: Machine) -> Any:
     """The object that was being built when the walk stopped, with what stood ready to be put into it.
 
     A name on the stack is a callee that waits for its arguments: what stands behind it is no entry yet.
@@ -355,3 +528,156 @@ def _outermost(machine: _Machine) -> Any:
     elif isinstance(root, (Dict, Call)):
         root.items.extend(zip(ready[::2], ready[1::2], strict=False))
     return root
+
+
+# ---- what a loader would construct, built by us
+
+Rule = Callable[[Machine, tuple], Any]
+NEWEST_PROTOCOL = 5
+COLLECTIONS = {Name("builtins", "set"), Name("builtins", "frozenset"), Name("collections", "deque")}
+# Names of Python 2 for what is meant: Lib/_compat_pickle.py, only those that have a rule
+PYTHON2 = {Name(old, name): Name(new, name) for old, new, names in (
+    ("__builtin__", "builtins", ("set", "frozenset", "bytearray", "bytes", "complex", "slice", "range", "list", "dict", "tuple", "object")),
+    ("copy_reg", "copyreg", ("_reconstructor",))) for name in names} | {Name("__builtin__", "xrange"): Name("builtins", "range")}
+# Packages whose contents are known completely, so that an unknown name in them is no user's class
+CLOSED = frozenset(sys.stdlib_module_names) | {"__builtin__", "copy_reg", "commands", "urllib2", "test", "_pyrepl", "pip", "setuptools",
+                                               "pkg_resources", "numpy", "joblib", "torch"}
+# Classes that frameworks keep whole models in: a loader would run their code, and their state is data here
+NAMED = ("torch.nn.modules.", "torch.nn.parameter", "torch.nn.utils.", "torch.optim.", "torch.ao.nn.", "torch.jit._script", "torchvision.", "sklearn.")
+
+
+def severity_of(name: Name) -> int:
+    """How bad it is that a loader would call this: LOW for the classes of known frameworks, HIGH for anything else in a package that we know completely."""
+    module = name.module + "."
+    if module.startswith(NAMED) and name.qualname.isidentifier():
+        return LOW
+    if name.module.partition(".")[0] in CLOSED:
+        return INFO if name in INERT else HIGH
+    return MEDIUM if name.qualname.replace(".", "").isidentifier() else HIGH
+
+
+def arguments(machine: Machine, what: str, args: tuple, *kinds: type | tuple[type, ...], least: int | None = None) -> tuple:
+    """`args`, checked against `kinds`; the last ones may be absent where `least` says so. Raises `Damaged`."""
+    least = len(kinds) if least is None else least
+    if not least <= len(args) <= len(kinds) or not all(isinstance(arg, kind) for arg, kind in zip(args, kinds, strict=False)):
+        raise Damaged(f"{what} is given arguments of other kinds than it takes", where=machine.where)
+    return args
+
+
+def _ordered_dict(machine: Machine, args: tuple) -> Dict:
+    """OrderedDict() that SETITEMS fills, or OrderedDict([[key, value], ...]) of Python 2."""
+    arguments(machine, "OrderedDict", args, (list, Dict), least=0)
+    if args and isinstance(args[0], Dict):
+        return Dict(list(args[0].items))
+    pairs = args[0] if args else []
+    if not all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs):
+        raise Damaged("OrderedDict is given what are no pairs", where=machine.where)
+    return Dict([(pair[0], pair[1]) for pair in pairs])
+
+
+def _default_dict(machine: Machine, args: tuple) -> Dict:
+    arguments(machine, "defaultdict", args, (Name, type(None)), least=0)
+    if args and args[0] is not None and PYTHON2.get(args[0], args[0]).module not in ("builtins", "collections"):
+        machine.note("pickle.call", MEDIUM, f"a loader would keep {args[0]} to call it for missing keys")
+    return Dict()
+
+
+def _encode(machine: Machine, args: tuple) -> Any:
+    """Bytes in protocol 2: text of characters below 256. Long ones stay where they are."""
+    text, encoding = arguments(machine, "_codecs.encode", args, (str, Blob), str)
+    if encoding not in ("latin1", "latin-1") or (isinstance(text, Blob) and not text.text):
+        raise Damaged(f"_codecs.encode to {encoding[:40]!r}, only latin1 is bytes", where=machine.where)
+    return Encoded(text) if isinstance(text, Blob) else _latin1(machine, text)
+
+
+def _latin1(machine: Machine, text: str) -> bytes:
+    try:
+        return text.encode("latin1")
+    except UnicodeEncodeError:
+        raise Damaged("bytes that are written as text with a character above 255", where=machine.where) from None
+
+
+def _reconstructor(machine: Machine, args: tuple) -> Any:
+    """copyreg._reconstructor(class, base, state) of protocols 0 and 1: an object of the class without a call of its __init__."""
+    kind, _, state = arguments(machine, "copyreg._reconstructor", args, Name, Name, object)
+    rule = machine.rules.get(PYTHON2.get(kind, kind))
+    if rule is not None:
+        return rule(machine, () if state is None else (state,))
+    machine.opaque[kind] = None
+    return Call(kind, (), items=list(state.items) if isinstance(state, Dict) else [])
+
+
+def _container(make: Callable[[list], Any], empty: Callable[[], Any]) -> Rule:
+    def rule(machine: Machine, args: tuple) -> Any:
+        arguments(machine, "a container", args, (list, tuple), least=0)
+        return make(list(args[0])) if args else empty()
+    return rule
+
+
+def _set(kind: str) -> Rule:
+    """A set stays a record, because its elements need not be hashable here."""
+    def rule(machine: Machine, args: tuple) -> Call:
+        items = list(args[0]) if len(args) == 1 and isinstance(args[0], (list, tuple)) else list(args)
+        return Call(Name("builtins", kind), (), items=items)
+    return rule
+
+
+def _number(kind: Callable[..., Any], *types: Any) -> Rule:
+    def rule(machine: Machine, args: tuple) -> Any:
+        arguments(machine, "a number", args, *types, least=0)
+        return kind(*args)
+    return rule
+
+
+def _bytes(machine: Machine, args: tuple) -> Any:
+    """bytes() and bytearray(), which are written empty, with bytes, or with text and its encoding."""
+    if len(args) == 2 and isinstance(args[0], str):
+        return _encode(machine, args)
+    arguments(machine, "bytes", args, (bytes, Blob, Encoded), least=0)
+    return args[0] if args else b""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Bytes that stand in the stream as UTF-8 of characters below 256: twice as long where they are above 127."""
+
+    blob: Blob
+
+    def bytes(self, view: memoryview) -> bytes:
+        """The bytes. Raises `Damaged` where the text is none or has other characters."""
+        try:
+            return bytes(view[self.blob.start:self.blob.stop]).decode("utf-8", "surrogatepass").encode("latin1")
+        except UnicodeError:
+            raise Damaged("bytes that are written as text, and are none", offset=self.blob.start) from None
+
+
+def data_of(machine: Machine, value: Any) -> memoryview | None:
+    """The bytes that a value stands for, None where it is no bytes. Long ones are slices of the stream."""
+    if isinstance(value, Blob):
+        return machine.view[value.start:value.stop]
+    if isinstance(value, Encoded):
+        return memoryview(value.bytes(machine.view))
+    return memoryview(value) if isinstance(value, bytes) else None
+
+
+# Classes of the standard library that hold plain values only
+INERT = {Name(module, name) for module, names in (
+    ("datetime", ("datetime", "date", "time", "timedelta", "timezone")), ("decimal", ("Decimal",)), ("fractions", ("Fraction",)), ("uuid", ("UUID",)),
+    ("pathlib", ("Path", "PosixPath", "PurePath", "PurePosixPath", "WindowsPath", "PureWindowsPath")), ("pathlib._local", ("PosixPath", "WindowsPath")),
+    ("argparse", ("Namespace",)), ("types", ("SimpleNamespace",))) for name in names}
+
+
+def _inert(name: Name) -> Rule:
+    return lambda machine, args: Call(name, args)
+
+
+RULES: dict[Name, Rule] = {
+    Name("collections", "OrderedDict"): _ordered_dict, Name("builtins", "dict"): _ordered_dict, Name("collections", "defaultdict"): _default_dict,
+    Name("collections", "Counter"): _ordered_dict, Name("collections", "deque"): _container(list, list), Name("_codecs", "encode"): _encode,
+    Name("copyreg", "_reconstructor"): _reconstructor, Name("builtins", "list"): _container(list, list), Name("builtins", "tuple"): _container(tuple, tuple),
+    Name("builtins", "set"): _set("set"), Name("builtins", "frozenset"): _set("frozenset"), Name("builtins", "bytearray"): _bytes,
+    Name("builtins", "bytes"): _bytes,
+    Name("builtins", "complex"): _number(complex, float, float), Name("builtins", "slice"): _number(slice, *[(int, type(None))] * 3),
+    Name("builtins", "range"): _number(lambda *given: range(*(given or (0,))), int, int, int),
+    **{name: _inert(name) for name in INERT},
+}

@@ -1,0 +1,62 @@
+"""Files of PyTorch read by us, and ours read by PyTorch: names, types, shapes and bytes are the same."""
+from __future__ import annotations
+
+import pytest
+from torching import call, loaded, needs_torch
+
+import isomorph
+from isomorph.artifact import Artifact
+from isomorph.formats import _table
+from isomorph.tensors import NAME, TYPES
+
+pytestmark = needs_torch
+FILES = ("protocol2.pt", "protocol3.pt", "protocol4.pt", "protocol5.pt", "legacy.pt", "training.pt", "lightning.ckpt", "module.pt", "nested.pt")
+WRAPPER = {"lightning.ckpt": "state_dict."}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("torch")
+    call("torch_child.py", "make", path)
+    return path
+
+
+def read(path):
+    artifact = Artifact.open(path)
+    assert _table.identify(artifact).format == "torch"
+    return _table.get("torch").read(artifact)
+
+
+def assert_equal(checkpoint, expected, facts, prefix=""):
+    assert {prefix + name for name in checkpoint} == set(expected)
+    for name, tensor in checkpoint.items():
+        dtype, shape, _ = facts[prefix + name]
+        assert (TYPES[NAME[tensor.element_type]][2], list(tensor.dims)) == (dtype, shape), name
+        assert tensor.tobytes() == expected[prefix + name], name
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_every_tensor_is_what_pytorch_loads(folder, tmp_path, file):
+    expected, facts = loaded(folder / file, tmp_path / "out.npz")
+    assert_equal(read(folder / file), expected, facts, WRAPPER.get(file, ""))
+
+
+@pytest.mark.parametrize("source", ["protocol2.pt", "legacy.pt", "training.pt", "pytorch_model.bin.index.json"])
+def test_pytorch_loads_what_we_write(folder, tmp_path, source):
+    checkpoint = read(folder / source)
+    _table.get("torch").write(checkpoint, tmp_path / "ours.pt")
+    written, facts = loaded(tmp_path / "ours.pt", tmp_path / "out.npz")
+    assert_equal(checkpoint, written, facts)
+    if "whole" in checkpoint:
+        assert len({facts[name][2] for name in ("whole", "again", "row", "turned", "stepped")} - {facts["row"][2]}) <= 1
+        assert facts["whole"][2] == facts["again"][2] != facts["float32"][2]
+
+
+def test_there_and_back_through_safetensors(folder, tmp_path):
+    expected, facts = loaded(folder / "shared.pt", tmp_path / "out.npz")
+    report = isomorph.convert(folder / "shared.pt", tmp_path / "there.safetensors")
+    assert "weights.tied" in {finding.code for finding in report.findings}
+    isomorph.convert(tmp_path / "there.safetensors", tmp_path / "back.pt")
+    back, facts = loaded(tmp_path / "back.pt", tmp_path / "back.npz")
+    assert back == expected
+    assert_equal(read(tmp_path / "back.pt"), back, facts)
