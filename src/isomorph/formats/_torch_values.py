@@ -425,7 +425,7 @@ class Flat:
 
 MODULE_PARTS = ("_parameters", "_buffers", "_modules")
 CONTENT = (TensorRecord, ArrayRecord, Dict, list, tuple, Call)       # what of a module may hold tensors
-MOST_VISITED = 4_000_000
+MOST_VISITED = 1_000_000
 MOST_PLAIN, LONGEST_PLAIN = 10_000, 1 << 16
 
 
