@@ -14,7 +14,7 @@ import running
 from running import needs_litert
 from tflite_models import Graph, quantized, read
 
-from isomorph.dialects.tflite.hub import to_hub
+from isomorph.dialects.tflite.to_onnx.pipeline import to_hub
 
 ZERO = {"int8": 3, "uint8": 131, "int16": 0}
 UNIT = {"int8": 1.0, "uint8": 1.0, "int16": 1 / 256}

@@ -17,8 +17,8 @@ import running
 from running import needs_litert
 from tflite_models import Graph, read, real_model, real_models
 
-from isomorph.dialects.tflite.hub import to_hub
-from isomorph.dialects.tflite.to_onnx import to_onnx
+from isomorph.dialects.tflite.to_onnx.operators import to_onnx
+from isomorph.dialects.tflite.to_onnx.pipeline import to_hub
 from isomorph.formats import onnx
 
 F, N, L, B, S = "float32", "int32", "int64", "bool", "string"

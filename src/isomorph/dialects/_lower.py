@@ -243,6 +243,7 @@ class Rewrite:
     shared: dict[Any, ir.Value] = field(default_factory=dict)  # constants that several nodes of the target use
     _count: int = 0
     _names: set[str] = field(default_factory=set)
+    _counts: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for graph in (self.graph, *self.graph.subgraphs()):
@@ -254,10 +255,10 @@ class Rewrite:
         return self._count
 
     def unique(self, name: str) -> str:
-        candidate, count = name, 0
+        candidate = name
         while candidate in self._names:
-            count += 1
-            candidate = f"{name}_{count}"
+            self._counts[name] = self._counts.get(name, 0) + 1
+            candidate = f"{name}_{self._counts[name]}"
         self._names.add(candidate)
         return candidate
 

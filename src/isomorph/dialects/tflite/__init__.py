@@ -1,21 +1,21 @@
 """TensorFlow Lite: `to_hub` and `from_hub` between its operators and ONNX."""
+
 from __future__ import annotations
 
 from typing import Any
-
-import onnx_ir as ir
 
 from isomorph.model import Model
 
 
 def to_hub(model: Model) -> Model:
-    from isomorph.dialects.tflite import hub
-    return hub.to_hub(model)
+    """The same computation in ONNX operators; takes over the graph of `model`."""
+    from isomorph.dialects.tflite.to_onnx import pipeline
+
+    return pipeline.to_hub(model)
 
 
 def from_hub(model: Model, **options: Any) -> Model:
-    from isomorph.dialects.tflite import write
-    return write.from_hub(model, **options)
+    """The same computation in TensorFlow Lite operators. Raises `Unsupported` with every operator that has no form there."""
+    from isomorph.dialects.tflite.from_onnx import pipeline
 
-
-__all__ = ["from_hub", "ir", "to_hub"]
+    return pipeline.from_hub(model, **options)

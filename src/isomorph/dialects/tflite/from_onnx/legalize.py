@@ -13,9 +13,9 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder, Float, Int, constant
-from isomorph.dialects.tflite.from_onnx import is_weight
-from isomorph.dialects.tflite.quantized import WIDE, parameters
-from isomorph.dialects.tflite.rules import FLOATS, is_float, legalize
+from isomorph.dialects.tflite.from_onnx.operators import is_weight
+from isomorph.dialects.tflite.from_onnx.quantized import WIDE, parameters
+from isomorph.dialects.tflite.from_onnx.rules import FLOATS, is_float, legalize
 from isomorph.passes.decompose import interval, shape_of
 from isomorph.passes.fuse import made_by
 from isomorph.passes.tidy import scalar

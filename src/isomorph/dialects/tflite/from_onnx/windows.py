@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder, constant
-from isomorph.dialects.tflite.rules import FLOATS, legalize
+from isomorph.dialects.tflite.from_onnx.rules import FLOATS, legalize
 from isomorph.passes.decompose import interval, shape_of
 from isomorph.tensors import lazily
 

@@ -5,7 +5,7 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder
-from isomorph.dialects.tflite.to_onnx import INT64, to_onnx
+from isomorph.dialects.tflite.to_onnx.operators import INT64, to_onnx
 
 
 def corners(op: Builder, boxes: ir.Value, anchors: ir.Value, scales: tuple[float, ...]) -> ir.Value:

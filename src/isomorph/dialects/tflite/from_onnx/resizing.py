@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder, constant
-from isomorph.dialects.tflite.rules import legalize
+from isomorph.dialects.tflite.from_onnx.rules import legalize
 from isomorph.passes.decompose import shape_of
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder, Float, Int, Ints, Mapping, constant
-from isomorph.dialects.tflite.quantized import parameters
+from isomorph.dialects.tflite.from_onnx.quantized import parameters
 from isomorph.tensors import lazily
 
 from_onnx = Mapping("")

@@ -9,12 +9,12 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from isomorph.dialects._lower import Mapping, Rewrite, rewrite
-from isomorph.dialects.tflite import legalize, loops, positions, resizing, windows
-from isomorph.dialects.tflite.from_onnx import from_onnx
-from isomorph.dialects.tflite.kernels import kernel_types
-from isomorph.dialects.tflite.legalize import last_axis_softmax
-from isomorph.dialects.tflite.quantized import quantize
-from isomorph.dialects.tflite.rules import legalize as forms
+from isomorph.dialects.tflite.from_onnx import legalize, loops, positions, resizing, windows
+from isomorph.dialects.tflite.from_onnx.kernels import kernel_types
+from isomorph.dialects.tflite.from_onnx.legalize import last_axis_softmax
+from isomorph.dialects.tflite.from_onnx.operators import from_onnx
+from isomorph.dialects.tflite.from_onnx.quantized import quantize
+from isomorph.dialects.tflite.from_onnx.rules import legalize as forms
 from isomorph.errors import Unsupported
 from isomorph.model import Model, Signature
 from isomorph.passes import captures, functions, fuse, layout, shapes, types

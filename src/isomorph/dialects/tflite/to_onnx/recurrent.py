@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder
-from isomorph.dialects.tflite.to_onnx import activation, constant_value, permuted, to_onnx
+from isomorph.dialects.tflite.to_onnx.operators import activation, constant_value, permuted, to_onnx
 from isomorph.tensors import lazily
 
 Value = ir.Value

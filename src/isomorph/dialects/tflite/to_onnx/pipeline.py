@@ -8,10 +8,10 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import rewrite
-from isomorph.dialects.tflite import control, detection, recurrent, spectra, stablehlo  # noqa: F401    their rules stand in the same table
-from isomorph.dialects.tflite.settle import settle
-from isomorph.dialects.tflite.to_onnx import to_onnx
-from isomorph.dialects.tflite.unfold import Resources, lift_states, unfold_quantization, values_of
+from isomorph.dialects.tflite.to_onnx import control, detection, recurrent, spectra, stablehlo  # noqa: F401    their rules stand in the same table
+from isomorph.dialects.tflite.to_onnx.operators import to_onnx
+from isomorph.dialects.tflite.to_onnx.settle import settle
+from isomorph.dialects.tflite.to_onnx.unfold import Resources, lift_states, unfold_quantization, values_of
 from isomorph.errors import Damaged
 from isomorph.model import HUB_IR_VERSION, HUB_ML_OPSET, HUB_OPSET, Model
 from isomorph.passes import layout
