@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from isomorph.planning import Plan as Plan
     from isomorph.planning import convert as convert
     from isomorph.planning import plan as plan
+    from isomorph.quantization import quantize as quantize
     from isomorph.report import Finding as Finding
     from isomorph.report import Report as Report
     from isomorph.verification import verify as verify
@@ -34,11 +35,14 @@ _sympy.install()
 
 # Public name -> the module that defines it. No public name is that of a module of this package, because importing a module sets its name here.
 _HOME = {
-    "open": "api", "identify": "api", "run": "api", "bench": "api", "inspect": "inspection", "plan": "planning", "convert": "planning", "Plan": "planning",
-    "verify": "verification", "diff": "difference", "Artifact": "artifact", "Model": "model", "Checkpoint": "model", "Finding": "report", "Report": "report",
+    "open": "api", "identify": "api", "run": "api", "bench": "api", "inspect": "inspection", "plan": "planning", "convert": "planning",
+    "Plan": "planning", "verify": "verification", "diff": "difference", "quantize": "quantization",
+    "Artifact": "artifact", "Model": "model", "Checkpoint": "model",
+    "Finding": "report", "Report": "report",
 }
 
-__all__ = ["Artifact", "Checkpoint", "Finding", "Model", "Plan", "Report", "bench", "convert", "diff", "identify", "inspect", "open", "plan", "run", "verify"]
+__all__ = ["Artifact", "Checkpoint", "Finding", "Model", "Plan", "Report", "bench", "convert", "diff", "identify", "inspect", "open", "plan", "quantize", "run",
+           "verify"]
 
 
 def __getattr__(name: str) -> Any:

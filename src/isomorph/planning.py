@@ -182,7 +182,7 @@ def _plan_weights(made: Plan, content: Checkpoint) -> None:
 
 def _finish_weights(made: Plan, content: Checkpoint) -> None:
     made.result = _stored_as(content, made.options["dtype"], made.findings) if "dtype" in made.options else content
-    made.bytes = sum(tensor.nbytes for tensor in made.result.values())
+    made.bytes = sum(tensor.stored_bytes if made.target.can.quantised and hasattr(tensor, "stored_bytes") else tensor.nbytes for tensor in made.result.values())
     made.steps.append(Step("write", f"{made.target.title}, about {made.bytes:,} bytes"))
 
 
@@ -224,7 +224,7 @@ def _stored_as(content: Checkpoint, dtype: str, findings: list[Finding]) -> Chec
     tensors, narrowed = {}, []
     for name, tensor in content.items():
         if type_of(tensor) not in floats or type_of(tensor) == number:
-            tensors[name] = tensor
+            tensors[name] = tensor.decoded() if hasattr(tensor, "decoded") else tensor
             continue
         narrowed += [name] if BITS[number] < BITS[type_of(tensor)] else []
         tensors[name] = lazily(_cast_to(numpy_type(number)), tensor, element_type=number, name=name)

@@ -1,13 +1,12 @@
 """Tensors whose data are blocks of a ggml type. To whoever reads them they are float32; a writer that knows blocks takes them as they are."""
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from isomorph.errors import Damaged
+from isomorph.errors import Damaged, Unsupported
 from isomorph.quant.blocks import BlockType
-from isomorph.tensors import CHUNK, NUMBER, Tensor
+from isomorph.tensors import CHUNK, NUMBER, Tensor, dims_of, numpy_type
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,6 +66,81 @@ class QuantizedTensor(Tensor):
         return f"QuantizedTensor<{self.kind.name},{list(self.dims)}>({self.name!r})"
 
 
-def stored_bytes(kind: BlockType, dims: Sequence[int]) -> int:
-    """Bytes of a tensor of that type and shape. A row must be a whole number of blocks."""
-    return math.prod(dims) // kind.elements * kind.bytes
+    def decoded(self) -> Tensor:
+        """The float32 view alone: what no writer takes for blocks."""
+        return _Decoded(self)
+
+
+class _Decoded(Tensor):
+    def __init__(self, blocks: QuantizedTensor):
+        super().__init__(blocks.name, blocks.element_type, blocks.dims)
+        self.blocks = blocks
+
+    def numpy(self) -> np.ndarray:
+        return self.blocks.numpy()
+
+    def chunks(self) -> Iterator[Any]:
+        return self.blocks.chunks()
+
+
+class EncodedTensor(QuantizedTensor):
+    """Blocks of type `kind` made from another tensor, slab by slab, when they are written. Raises `Unsupported` then for values that are not finite."""
+
+    def __init__(self, kind: BlockType, source: Any):
+        Tensor.__init__(self, source.name, NUMBER["FLOAT"], dims_of(source))
+        self.kind, self.source, self.swapped = kind, source, False
+        if not self.dims or self.dims[-1] % kind.elements:
+            raise Damaged(f"rows of {self.dims[-1:]} elements are no whole number of blocks of {kind.elements}", where=str(source.name))
+
+    def stored(self) -> Iterator[Any]:
+        from isomorph.quant.encode import quantize
+        for slab in float_slabs(self.source, SLAB // self.kind.elements * self.kind.elements):
+            _require_finite(slab, self.name)
+            yield quantize(self.kind.name, slab.reshape(-1, self.kind.elements)).reshape(-1).data
+
+    def numpy(self) -> np.ndarray:
+        import numpy as np
+        pieces = [np.frombuffer(chunk, np.float32) for chunk in self.chunks()]
+        return np.concatenate([np.empty(0, np.float32), *pieces]).reshape(self.dims)
+
+    def chunks(self) -> Iterator[Any]:
+        from isomorph.quant.decode import dequantize
+        return (dequantize(self.kind.name, piece).view("u1").data for piece in self.stored())
+
+
+class CastTensor(Tensor):
+    """Another tensor of floats as `element_type`, slab by slab."""
+
+    def __init__(self, element_type: int, source: Any):
+        super().__init__(source.name, element_type, dims_of(source))
+        self.source = source
+
+    def numpy(self) -> np.ndarray:
+        import numpy as np
+        return np.frombuffer(self.tobytes(), numpy_type(self.element_type)).reshape(self.dims)
+
+    def chunks(self) -> Iterator[Any]:
+        return (slab.astype(numpy_type(self.element_type)).view("u1").data for slab in float_slabs(self.source, SLAB))
+
+
+def float_slabs(tensor: Any, step: int) -> Iterator[np.ndarray]:
+    """The elements of a tensor as float32, `step` at a time. Mapped data are never whole in memory, computed ones are as their function makes them."""
+    import numpy as np
+    if isinstance(tensor, QuantizedTensor):
+        for chunk in tensor.chunks():
+            slab = np.frombuffer(chunk, np.float32)
+            yield from (slab[start:start + step] for start in range(0, len(slab), step))
+        return
+    flat = tensor.numpy().reshape(-1)
+    for start in range(0, len(flat), step):
+        piece = flat[start:start + step]
+        if piece.dtype.name == "bfloat16":
+            yield (piece.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+        else:
+            yield piece.astype(np.float32, copy=False)
+
+
+def _require_finite(slab: np.ndarray, name: str | None) -> None:
+    import numpy as np
+    if not np.isfinite(slab).all():
+        raise Unsupported(f"tensor {name!r} holds values that are infinite or no numbers", where=str(name), hint="blocks cannot hold them: look at the source")

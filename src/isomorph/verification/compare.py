@@ -26,11 +26,14 @@ class Tolerance:
     discrete: float = 0.0
     quantum: float | None = None
     quantised: bool = False
+    least_snr: float | None = None          # decibels: instead of a bound on each element
     reason: str = ""
 
     def __str__(self) -> str:
         if self.quantum is not None:
             bound = f"{ENOUGH:.1%} of the elements within one quantum of {self.quantum:.3g}, or all within {QUANTA_ALWAYS_FINE:g}"
+        elif self.least_snr is not None:
+            bound = f"a signal {self.least_snr:g} dB above the difference"
         else:
             parts = [f"{self.share:g} of the range" if self.share else "", f"{self.absolute:g} absolute" if self.absolute else "",
                      f"{self.relative:g} relative" if self.relative else ""]
@@ -128,10 +131,14 @@ def _compare_numbers(name: str, dtype: str, want: np.ndarray, have: np.ndarray, 
         passed = within >= ENOUGH or extra["max_quanta"] <= QUANTA_ALWAYS_FINE + SMALL
     elif whole and tolerance.discrete:
         passed = wrong <= tolerance.discrete * want.size
+    snr = _snr(a, difference)
     reason = "" if passed else f"{wrong:,} of {want.size:,} elements differ, by up to {max_abs:.3g} in a range of {reach:.3g}"
+    if tolerance.least_snr is not None:
+        passed = max_abs == 0 or (snr is not None and snr >= tolerance.least_snr)
+        reason = "" if passed else f"the signal is {snr or 0:.1f} dB above the difference"
     if stray:
         passed, reason = False, f"{stray:,} of {want.size:,} elements are NaN or infinite in one result only"
-    return Comparison(name, dtype, want.shape, passed, str(tolerance), max_abs, max_rel, reach, _snr(a, difference), _top1(want, have), reason=reason,
+    return Comparison(name, dtype, want.shape, passed, str(tolerance), max_abs, max_rel, reach, snr, _top1(want, have), reason=reason,
                       extra=extra, **about)
 
 
