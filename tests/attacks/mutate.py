@@ -1,6 +1,6 @@
 """Mutants of small files of each format, and a process that reads them: only errors of isomorph may come out, in bounded time and memory.
 
-    python tests/attacks/mutate.py --count 100000 --seed 1 [--formats onnx safetensors npz zip tflite] [--keep FOLDER]
+    python tests/attacks/mutate.py --count 100000 --seed 1 [--formats onnx safetensors npz zip tflite] [--convert] [--keep FOLDER]
 
 prints one JSON object: how many mutants, what became of them, and every one that broke a rule. The mutants of a seed are always the same.
 """
@@ -26,6 +26,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))       # for the builders of files, when this runs as a script
 
+CONVERT = "--convert" in sys.argv
 SECONDS = 5                      # for one mutant
 MEGABYTES = 256                  # resident, besides twice the file
 WHOLE_LIMIT = 8 << 30            # address space of the process: a wild allocation fails at once
@@ -315,7 +316,7 @@ class Hang(BaseException):
 
 
 def read_one(name: str, data: bytes) -> str:
-    """What becomes of one mutant: "read", or the code of isomorph's error."""
+    """What becomes of one mutant: "read" (or converted), or the code of isomorph's error."""
     from isomorph.artifact import Artifact
     from isomorph.errors import IsomorphError
     from isomorph.formats import _table
@@ -335,6 +336,9 @@ def read_one(name: str, data: bytes) -> str:
         for tensor in tensors:
             if tensor is not None and tensor.nbytes < 1 << 20:
                 tensor.numpy()
+        if CONVERT and hasattr(held, "graph"):
+            from isomorph.dialects import from_hub, to_hub
+            from_hub(to_hub(held), "tflite")
         return "read"
     except IsomorphError as error:
         if error.code in ("internal", "usage"):
@@ -414,8 +418,8 @@ def run(name: str, count: int, seed: int, *, keep: Path | None = None) -> dict:
     broken: list[dict] = []
     first = 0
     while first < count:
-        child = subprocess.run([sys.executable, __file__, "--work", name, "--count", str(count), "--seed", str(seed), "--first", str(first)],
-                               capture_output=True, text=True, check=False)
+        child = subprocess.run([sys.executable, __file__, "--work", name, "--count", str(count), "--seed", str(seed), "--first", str(first)]
+                               + ["--convert"] * CONVERT, capture_output=True, text=True, check=False)
         last = first
         lines = [json.loads(line) for line in child.stdout.splitlines() if line.startswith("{")]
         for line in lines:
@@ -442,6 +446,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--formats", nargs="*", default=list(SEEDS))
     parser.add_argument("--keep", type=Path, help="a folder for the mutants that broke a rule")
+    parser.add_argument("--convert", action="store_true", help="also convert what is a graph to TensorFlow Lite, in memory")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--first", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -570,3 +570,12 @@ def test_an_operator_younger_than_the_opset_it_stands_in(tmp_path):
     proto = model([node("SwiGLU", ["x"], ["y"])], [info("x", 1, [2, 8])], [info("y", 1, [2, 4])], opset=27, ir_version=13)
     with pytest.raises(Unsupported, match="SwiGLU"):
         read(proto)
+
+
+def test_sizes_below_zero_do_not_end_the_process():
+    """Padding by -2^63 makes a negative size, on which the inference function of Slice aborts. Found by mutation; in a child, because it was a crash."""
+    proto = model([node("Pad", ["x"], ["p"], pads=[0, 0, 0, 0, 0, 0, 0, -2**63]), node("Slice", ["p"], ["s"], starts=[0, 0], ends=[2, 2], axes=[2, 3]),
+                   node("Softmax", ["s"], ["y"], axis=1)], [info("x", 1, ["n", 3, 8, 8])], [info("y", 1, None)], opset=6, ir_version=3)
+    code = "import sys; from isomorph.artifact import Artifact; from isomorph.formats import onnx; onnx.read(Artifact.open(sys.stdin.buffer.read()))"
+    child = subprocess.run([sys.executable, "-c", code], input=proto.SerializeToString(), capture_output=True, check=False)
+    assert child.returncode == 0, child.stderr[-500:]

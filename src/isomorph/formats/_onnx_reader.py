@@ -64,7 +64,19 @@ class Reader:
             doc_string=record.doc_string or None, functions=self.unique_functions(functions), metadata_props=self.pairs(record.metadata_props))
         model.graph.opset_imports.update(self.imports(record.opset_import))
         self.refuse_recursion(model)
+        self.complete_calls(model)
         return model
+
+    def complete_calls(self, model: ir.Model) -> None:
+        """A call may leave the last outputs of a function out; here it has them all, without names, because inlining pairs them up."""
+        for graph in (model.graph, *(function.graph for function in model.functions.values())):
+            for node in graph.all_nodes():
+                function = model.functions.get(node.op_identifier())
+                given = len(node.outputs)
+                if function is not None and given < len(function.outputs):
+                    node.resize_outputs(len(function.outputs))
+                    for value in node.outputs[given:]:
+                        value.name = ""
 
     def imports(self, records: Iterable[Record]) -> dict[str, int]:
         versions: dict[str, int] = {}

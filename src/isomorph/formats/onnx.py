@@ -135,7 +135,9 @@ def read(artifact: Artifact, *, progress: Progress = SILENT, upgrade: bool = Tru
     if upgrade:
         from isomorph.passes.upgrade import overridable
         from isomorph.passes.upgrade import upgrade as to_hub
+        from isomorph.passes.well_formed import refuse_malformed
         model.findings += to_hub(graph, artifact.where) + overridable(graph, artifact.where)
+        refuse_malformed(graph, artifact.where)
     progress.finish()
     return model
 

@@ -74,6 +74,8 @@ def merge(value: ir.Value, proto: onnx.TypeProto) -> None:
         value.type = declared
     if shape is None:
         return
+    # A file that was tampered with can lead inference to sizes below zero, on which other inference functions end the process.
+    shape = ir.Shape([None if isinstance(dim, int) and dim < 0 else dim for dim in shape])
     old = value.shape
     if old is not None and len(old) == len(shape):
         shape = ir.Shape([new if isinstance(new, int) or new.value is not None else was for new, was in zip(shape, old, strict=True)])

@@ -25,12 +25,14 @@ ml_adapters = Adapters()
 
 REDUCE = ["ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare"]
 CONSUMING = ["Abs", "Ceil", "Clip", "Elu", "Exp", "Floor", "HardSigmoid", "InstanceNormalization", "LeakyRelu", "Log", "Max", "Mean", "Min", "Neg", "PRelu",
-             "Reciprocal", "Relu", "Reshape", "Sigmoid", "Sqrt", "Sum", "Tanh", "Dropout", "BatchNormalization"]
+             "Reciprocal", "Relu", "Sigmoid", "Sqrt", "Sum", "Tanh", "Dropout", "BatchNormalization"]
 
 
 def upgrade(model: ir.Model, where: str = "") -> list[Finding]:
     """Brings a model to the hub's operator set, in place. Raises `Unsupported` with every node that has no equivalent, `Damaged` without a version."""
     walk = Walk(model, where, HUB_OPSET)
+    if model.ir_version < INPUTS_HOLD_INITIALIZERS:
+        _forget_initializers_among_inputs(model.graph)
     graphs = [model.graph, *(function.graph for function in model.functions.values())]
     for graph in graphs:
         imports = graph.opset_imports
@@ -47,8 +49,6 @@ def upgrade(model: ir.Model, where: str = "") -> list[Finding]:
         if ML in imports:
             old_trees = any(node.domain == ML and node.op_type in ("TreeEnsembleClassifier", "TreeEnsembleRegressor") for node in graph.all_nodes())
             imports[ML] = ML_BEFORE_TREE_ENSEMBLE if old_trees else HUB_ML_OPSET
-    if model.ir_version < INPUTS_HOLD_INITIALIZERS:
-        _forget_initializers_among_inputs(model.graph)
     model.ir_version = HUB_IR_VERSION
     return walk.finish(f"opset {HUB_OPSET}")
 
