@@ -28,7 +28,7 @@ def signature_of(operator: str, domain: str) -> Signature | None:
     if domain not in OPSETS or not defs.has(operator, domain):
         return None
     try:
-        schema = defs.get_schema(operator, OPSETS[domain], domain)
+        schema: Any = defs.get_schema(operator, OPSETS[domain], domain)      # its type stubs lack what pybind adds
     except defs.SchemaError:
         return None
     single = defs.OpSchema.FormalParameterOption.Single
