@@ -144,7 +144,16 @@ def gguf_seeds() -> list[bytes]:
     return [gguf(version, keys, tensors, bytes(96 + 160), order) for version in (1, 2, 3) for order in "<>"] + [gguf(3, [], many, bytes(640))]
 
 
+def ggml_seeds() -> list[bytes]:
+    """Every layout, floats and old blocks."""
+    from ggml_files import F16, F32, Q4_0, file
+    rows = [("w", (3, 4), F32, bytes(48)), ("h", (4,), F16, bytes(8)), ("q", (2, 32), Q4_0, bytes(40))]
+    kinds = [("llama", 0), ("llama", -1), ("llama", 1), ("gpt-2", 0), ("gpt-j", 0), ("gpt-neox", 0), ("whisper", 0), ("rwkv", 100)]
+    return [file(kind, rows, version) for kind, version in kinds]
+
+
 SEEDS: dict[str, Callable[[], list[bytes]]] = {"gguf": gguf_seeds,
+                                               "ggml": ggml_seeds,
                                                "onnx": onnx_seeds, "safetensors": safetensors_seeds, "npz": npz_seeds, "zip": zip_seeds, "tflite": tflite_seeds}
 
 
@@ -291,7 +300,8 @@ def mutate_bytes(data: bytes, rng: random.Random) -> bytes:
     return data[:at] + data[end:] if kind == 3 else data[:end] + data[at:end] * rng.choice((1, 2, 100)) + data[end:]
 
 
-STRUCTURED = {"gguf": mutate_numbers, "onnx": mutate_protobuf, "safetensors": mutate_safetensors, "npz": mutate_zip, "zip": mutate_zip, "tflite": mutate_words}
+STRUCTURED = {"gguf": mutate_numbers, "ggml": mutate_numbers,
+              "onnx": mutate_protobuf, "safetensors": mutate_safetensors, "npz": mutate_zip, "zip": mutate_zip, "tflite": mutate_words}
 
 
 def mutants(name: str, count: int, seed: int) -> Iterator[bytes]:

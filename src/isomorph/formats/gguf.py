@@ -312,12 +312,16 @@ def _rows(tensors: Mapping[str, Any]) -> list[Row]:
             blockers.append((name, name, f"its name is longer than {gguf.LONGEST_NAME} bytes"))
         elif len(dims) > gguf.MOST_DIMENSIONS:
             blockers.append((name, name, f"it has {len(dims)} dimensions, GGUF holds {gguf.MOST_DIMENSIONS}"))
+        elif kind is not None and kind.number < 0:
+            blockers.append((name, name, f"{kind.name.partition('.')[0]} had other blocks before May 2023, which GGUF does not hold"))
         elif kind is None:
             blockers.append((name, name, f"GGUF has no type for {NAME[type_of(tensor)]}"))
         else:
             rows.append((tensor, kind, tensor.stored_bytes if hasattr(tensor, "stored_bytes") else tensor.nbytes))
     if blockers:
-        raise Unsupported(f"{len(blockers)} tensors cannot be stored: {', '.join(name for name, _, _ in blockers[:5])}", blockers=blockers)
+        old = any(kind is not None and kind.number < 0 for kind in (getattr(tensor, "kind", None) for tensor in tensors.values()))
+        raise Unsupported(f"{len(blockers)} tensors cannot be stored: {', '.join(name for name, _, _ in blockers[:5])}", blockers=blockers,
+                          hint="store them as floats with --dtype fp16, or encode them with `isomorph quantize`" if old else "")
     return [(_Named(name, tensor), kind, size) for name, (tensor, kind, size) in zip(tensors, rows, strict=True)]
 
 

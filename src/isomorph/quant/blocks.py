@@ -66,7 +66,8 @@ class BlockType:
         return 8 * self.bytes / self.elements
 
 
-def _row(line: str) -> BlockType:
+def row(line: str) -> BlockType:
+    """A type from a line of a table such as `ROWS`."""
     name, number, elements, rest = line.split(maxsplit=3)
     if rest in PLAIN_BYTES:
         return BlockType(name, int(number), 1, PLAIN_BYTES[rest], element_type=rest)
@@ -74,8 +75,8 @@ def _row(line: str) -> BlockType:
     return BlockType(name, int(number), int(elements), sum(WIDTHS[kind] * (count or 1) for _, kind, count in fields), fields)
 
 
-BLOCKS: dict[str, BlockType] = {row.name: row for row in map(_row, ROWS.strip().splitlines())}
-BY_NUMBER: dict[int, BlockType] = {row.number: row for row in BLOCKS.values()}
-PLAIN: dict[str, BlockType] = {row.element_type: row for row in BLOCKS.values() if row.element_type}
+BLOCKS: dict[str, BlockType] = {kind.name: kind for kind in map(row, ROWS.strip().splitlines())}
+BY_NUMBER: dict[int, BlockType] = {kind.number: kind for kind in BLOCKS.values()}
+PLAIN: dict[str, BlockType] = {kind.element_type: kind for kind in BLOCKS.values() if kind.element_type}
 # Numbers that once meant something: the repacked forms hold the same codes in the order of one processor.
 RETIRED = {4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8", 38: "IQ4_NL_8_8"}

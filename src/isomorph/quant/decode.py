@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from isomorph.quant.blocks import BLOCKS
+from isomorph.quant.blocks import BLOCKS, BlockType
 
 Array = np.ndarray
 CODES = {"u8": "u1", "i8": "i1", "u16": "<u2", "i16": "<i2", "f16": "<f2", "f32": "<f4"}
@@ -39,7 +39,14 @@ DECODERS: dict[str, Callable[[Array], Array]] = {}
 @cache
 def layout(name: str) -> np.dtype:
     """The fields of a block type as NumPy sees them."""
-    return np.dtype([(field, CODES[kind], (count,)) if count else (field, CODES[kind]) for field, kind, count in BLOCKS[name].fields])
+    return np.dtype([(field, CODES[kind], (count,)) if count else (field, CODES[kind]) for field, kind, count in _known(name).fields])
+
+
+def _known(name: str) -> BlockType:
+    if name in BLOCKS:
+        return BLOCKS[name]
+    from isomorph.quant.legacy import LEGACY
+    return LEGACY[name]
 
 
 @cache
