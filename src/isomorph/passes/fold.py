@@ -227,7 +227,7 @@ def _if(node: ir.Node, limits: Limits) -> None:
                 Severity.MEDIUM,
                 node.name or node.outputs[0].name or "If",
                 f"the axis that {squeeze.name or 'Squeeze'} removes is taken to have size 1; other sizes would change the rank of everything after it",
-                "give the input shapes if the axis has another size: --input NAME=SHAPE",
+                "give the input shapes if the axis has another size: --input-shape NAME=SHAPE",
             )
         )
         return _inline(node, squeeze.graph, limits)

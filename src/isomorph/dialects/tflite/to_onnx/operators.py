@@ -1065,3 +1065,19 @@ def random_standard_normal(op, shape, *, seed=0, seed2=0):
 def multinomial(op, logits, count: Int, *, seed=0, seed2=0):
     op.lose("values.random", "random numbers of the same distribution, but other ones")
     return op.Cast(op.Multinomial(logits, sample_size=count, dtype=INT32, seed=float(seed) or None), to=op.outputs[0].dtype)
+
+
+@to_onnx("ROUND_INPUT")
+def round_input(op, x, *, asymmetric=0):
+    """x as the hybrid kernels see it (`tensor_utils::SymmetricQuantizeFloats`, `AsymmetricQuantizeFloats`): 8 bits over the range of each batch."""
+    axes = list(range(1, len(x.shape)))
+    low, high = op.ReduceMin(x, axes, keepdims=1), op.ReduceMax(x, axes, keepdims=1)
+    if asymmetric:
+        low, high = op.Min(low, 0.0), op.Max(high, 0.0)
+        scale = op.Div(op.Sub(high, low), 255.0)
+    else:
+        scale = op.Div(op.Max(op.Abs(low), op.Abs(high)), 127.0)
+    scale = op.Where(op.Equal(scale, 0.0), op.const(np.float32(1)), scale)
+    zero = op.Round(op.Sub(op.const(np.float32(-128)), op.Div(low, scale))) if asymmetric else op.const(np.float32(0))
+    stored = op.Min(op.Max(op.Round(op.Add(op.Div(x, scale), zero)), -128.0 if asymmetric else -127.0), 127.0)
+    return op.Mul(op.Sub(stored, zero), scale)
