@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.artifact import Artifact
-from isomorph.errors import Unsupported, Usage
+from isomorph.errors import Damaged, Missing, Unsupported, Usage
 from isomorph.formats import Format, Match, _table
 from isomorph.model import Checkpoint, Model, operators, weights
 from isomorph.progress import SILENT, Progress
@@ -102,6 +102,12 @@ class Plan:
 
     def _prove(self, report: Report, path: Path, timeout: float, progress: Progress) -> None:
         from isomorph import verification
+        from isomorph.verification import weights as weights_proof
+        if "names" in self.options:
+            assert isinstance(self.result, Checkpoint)
+            report.facts |= {"verified": "re-read", "runtime": "isomorph", "outputs": weights_proof.read_back(self.result, path)}
+            verification.require(report)
+            return
         try:
             proof = verification.verify(self.source if self.source.path is None else self.source.path, path, timeout=timeout, progress=progress,
                                         inputs=self._input_shapes())
@@ -118,17 +124,19 @@ class Plan:
         return {name: Given(shape=tuple(shape)) for name, shape in (self.options.get("input_shapes") or {}).items() if all(dim > 0 for dim in shape)}
 
 
-def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = None, external_data: bool | None = None, signature: str | None = None,
+def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = None, names: str | None = None,
+         external_data: bool | None = None, signature: str | None = None,
          input_shapes: Mapping[str, Sequence[int]] | None = None, progress: Progress = SILENT) -> Plan:
     """What converting `source` (a path) to the format named `to` would do: a dry run of the conversion itself.
 
-    `opset` is the ONNX version to write; `dtype` ("fp16", "bf16", "fp32") the type to store float weights in; `external_data` puts the weights
-    of an ONNX file beside it; `signature` chooses an entry point; `input_shapes` fixes the shapes of inputs by name.
+    `opset` is the ONNX version to write; `dtype` ("fp16", "bf16", "fp32") the type to store float weights in; `names` ("gguf", "huggingface") how the
+    weights of a language model are named and laid out; `external_data` puts the weights of an ONNX file beside it; `signature` chooses an
+    entry point; `input_shapes` fixes the shapes of inputs by name.
     Raises `NotRecognised`, `Damaged` or `Unsafe` for the source, `Usage` for an unknown format or an option that it does not take.
     """
     artifact = Artifact.open(source)
     match, target = _table.identify(artifact), _table.get(to)
-    options = {name: value for name, value in (("opset", opset), ("dtype", dtype), ("external_data", external_data), ("signature", signature),
+    options = {name: value for name, value in (("opset", opset), ("dtype", dtype), ("names", names), ("external_data", external_data), ("signature", signature),
                                                ("input_shapes", dict(input_shapes) if input_shapes else None)) if value is not None}
     made = Plan(artifact, match, target, options)
     if target.write is None:
@@ -152,14 +160,14 @@ def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = 
 
 
 def convert(source: Any, destination: str | Path, *, to: str | None = None, opset: int | None = None, verify: bool = True, force: bool = False,
-            dtype: str | None = None, external_data: bool | None = None, signature: str | None = None,
+            dtype: str | None = None, names: str | None = None, external_data: bool | None = None, signature: str | None = None,
             input_shapes: Mapping[str, Sequence[int]] | None = None, provenance: bool = False, timeout: float = 300.0, progress: Progress = SILENT) -> Report:
     """Converts a model file: `plan(...)` and `run(destination)`. The format comes from the suffix of `destination` unless `to` names it."""
     path = Path(destination)
     if path.exists() and not force:
         raise Usage("the output exists already", where=str(path), hint="choose another name or add --force")
     _never_the_source(Artifact.open(source), path)
-    made = plan(source, to=to or _format_of(path), opset=opset, dtype=dtype, external_data=external_data, signature=signature,
+    made = plan(source, to=to or _format_of(path), opset=opset, dtype=dtype, names=names, external_data=external_data, signature=signature,
                 input_shapes=input_shapes, progress=progress)
     return made.run(path, force=force, verify=verify, provenance=provenance, timeout=timeout, progress=progress)
 
@@ -177,7 +185,24 @@ def _plan_weights(made: Plan, content: Checkpoint) -> None:
     if made.target.holds == "graph":
         made.blockers.append((made.match.format, made.source.where, "the file holds weights without a graph, and this format needs one"))
         return
-    _finish_weights(made, content)
+    _finish_weights(made, _with_names(made, content, made.options["names"]) if "names" in made.options else content)
+
+
+def _with_names(made: Plan, content: Checkpoint, names: str) -> Checkpoint:
+    """The weights of a language model under the names of the other world. What a Hugging Face folder says of itself stands in its config.json."""
+    from isomorph import architectures
+    if names == "huggingface":
+        return architectures.to_hugging_face(content)
+    if names != "gguf":
+        raise Usage(f"there are no names {names!r}", hint="gguf or huggingface")
+    config = made.source.child("config.json") if made.source.is_folder else made.source.sibling("config.json")
+    if config is None or config.size > made.source.limits.json_bytes:
+        raise Missing("there is no config.json beside the weights", where=made.source.where, hint="put it there: it says which architecture they belong to")
+    try:
+        document = json.loads(bytes(config.view))
+    except (ValueError, RecursionError):
+        raise Damaged("it is no JSON", where=config.where) from None
+    return architectures.to_gguf(content, document if isinstance(document, dict) else {})
 
 
 def _finish_weights(made: Plan, content: Checkpoint) -> None:

@@ -15,6 +15,7 @@ def conversion(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--input-shape", "input_shapes", metavar="NAME=1x3x224x224", multiple=True, help="Fix the shape of an input."),
             click.option("--signature", metavar="NAME", help="Choose an entry point of a file that has several."),
             click.option("--external-data/--single-file", "external_data", default=None, help="ONNX: weights beside the file, or inside it."),
+            click.option("--names", type=click.Choice(("gguf", "huggingface")), help="Language models: name and lay out the weights as that world does."),
             click.option("--dtype", type=click.Choice(("fp32", "fp16", "bf16", "fp64")), help="Store float weights in this type."),
             click.option("--opset", type=int, metavar="N", help="ONNX: the operator set to write.")):
         function = option(function)
@@ -24,7 +25,7 @@ def conversion(function: Callable[..., Any]) -> Callable[..., Any]:
 def conversion_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The keyword arguments of `plan` and `convert`."""
     shapes = dict(_shape(text) for text in arguments["input_shapes"])
-    return {name: arguments[name] for name in ("opset", "dtype", "external_data", "signature")} | {"input_shapes": shapes or None}
+    return {name: arguments[name] for name in ("opset", "dtype", "names", "external_data", "signature")} | {"input_shapes": shapes or None}
 
 
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:

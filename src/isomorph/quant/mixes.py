@@ -68,6 +68,8 @@ class Model:
     layers: int
     sharing: int
     experts: int
+    heads: int = 0
+    key_heads: int = 0
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> Model:
@@ -80,7 +82,7 @@ class Model:
             return int(value) if isinstance(value, (int, float)) else default
         heads = number("attention.head_count", 0)
         shared = number("attention.head_count_kv", heads)
-        return cls(architecture, number("block_count", 0), heads // shared if shared else 0, number("expert_count", 0))
+        return cls(architecture, number("block_count", 0), heads // shared if shared else 0, number("expert_count", 0), heads, shared)
 
     @property
     def eight_experts(self) -> bool:

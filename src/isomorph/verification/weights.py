@@ -63,6 +63,12 @@ def _blocks(want: Any, have: Any) -> Tolerance | None:
     return Tolerance(least_snr=LEAST_SNR.get(kind.name, ROUGHEST), reason=f"stored as {kind.name}")
 
 
+def read_back(wanted: Checkpoint, path: object) -> list[dict[str, Any]]:
+    """One row a tensor: what stands in the file at `path` against what was to be written there."""
+    found = tensors(Subject(path))
+    return [_compared(name, wanted, found, None).to_json() for name in wanted]
+
+
 def differences(one: Subject, other: Subject) -> float:
     """The greatest absolute difference between the weights of two files. Infinite where one is absent."""
     first, second = tensors(one), tensors(other)

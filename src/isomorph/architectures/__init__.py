@@ -1,0 +1,121 @@
+"""Language models under two sets of names: those of Hugging Face folders and those of GGUF, with what the weights go through on the way.
+
+A family is a table (`_table`): names on both sides, and for some a change of the weights, each of which is undone on the way back.
+"""
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from isomorph.architectures._table import FAMILIES, KEYS, Family
+from isomorph.errors import Damaged, Unsupported
+from isomorph.formats.gguf import KINDS_KEY, keys_of
+from isomorph.model import Checkpoint
+from isomorph.quant.mixes import Model
+from isomorph.tensors import BITS, NAME, NUMBER, ComputedTensor, dims_of, type_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FILE_TYPES = {"FLOAT": 0, "FLOAT16": 1, "BFLOAT16": 32}           # general.file_type
+FLOATS = {NUMBER[name] for name in ("FLOAT", "FLOAT16", "BFLOAT16")}
+
+
+def to_gguf(content: Checkpoint, config: Mapping[str, Any]) -> Checkpoint:
+    """The weights of a Hugging Face folder under GGUF's names. `config` is its config.json; vectors become float32, as llama.cpp asks for.
+
+    Raises `Unsupported` for a family that has no table, with every tensor that the table does not name.
+    """
+    family = next((family for family in FAMILIES.values() if set(family.classes) & set(_texts(config.get("architectures")))), None)
+    if family is None:
+        raise Unsupported(f"there is no table for {', '.join(_texts(config.get('architectures'))) or 'a model without architectures in its config.json'}",
+                          hint="the tables are " + ", ".join(FAMILIES))
+    metadata = _metadata(family, config)
+    if KINDS_KEY in content.metadata:           # the file was GGUF once, so its keys came along, tokenizer and all
+        metadata = keys_of(content.metadata)
+        metadata.pop("general.quantization_version", None)
+    result = _renamed(content, family, Model.of(metadata), forward=True)
+    tensors = {name: _as_float32(tensor) if len(dims_of(tensor)) < 2 else tensor for name, tensor in result.items()}
+    types = Counter(NAME[type_of(tensor)] for tensor in tensors.values() if len(dims_of(tensor)) > 1)
+    metadata["general.file_type"] = FILE_TYPES.get(types.most_common(1)[0][0] if types else "", 0)
+    metadata.kinds["general.file_type"] = "u32"
+    return Checkpoint(tensors, metadata, content.findings)
+
+
+def to_hugging_face(content: Checkpoint) -> Checkpoint:
+    """The weights of a GGUF file under the names that transformers gives them; the keys stay in the metadata. Raises `Unsupported` as `to_gguf` does."""
+    model = Model.of(content.metadata)
+    family = FAMILIES.get(model.architecture)
+    if family is None:
+        raise Unsupported(f"there is no table for the architecture {model.architecture!r}", hint="the tables are " + ", ".join(FAMILIES))
+    return Checkpoint(_renamed(content, family, model, forward=False), content.metadata, content.findings)
+
+
+def _texts(value: Any) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
+
+
+def _metadata(family: Family, config: Mapping[str, Any]) -> Any:
+    from isomorph.wire.gguf import Keys
+    keys = Keys({"general.architecture": family.name})
+    for name, key in KEYS:
+        value = config.get(family.spelled(name), config.get(name))
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            keys[key.format(arch=family.name)] = float(value) if isinstance(value, float) or "epsilon" in key or "freq_base" in key else value
+    return keys
+
+
+def _renamed(content: Checkpoint, family: Family, model: Model, *, forward: bool) -> dict[str, Any]:
+    rows = [(re.compile("^" + re.escape(one).replace(r"\{\}", r"(\d+)") + "$"), other, change)
+            for hf, gguf, change in family.rows for one, other in [(hf, gguf) if forward else (gguf, hf)]]
+    result: dict[str, Any] = {}
+    blockers = []
+    for name, tensor in content.items():
+        found = next(((match, other, change) for pattern, other, change in rows if (match := pattern.match(name))), None)
+        if found is None:
+            if not family.ignored(name):
+                blockers.append((name, name, f"the table of {family.name} does not name it"))
+            continue
+        match, other, change = found
+        new = other.format(*match.groups())
+        if new in result:
+            raise Damaged(f"two tensors would be called {new!r}", where=name)
+        result[new] = _changed(tensor, new, change, family, model, forward)
+    if blockers:
+        raise Unsupported(f"{len(blockers)} tensors are not in the table of {family.name}: {', '.join(name for name, _, _ in blockers[:5])}", blockers=blockers)
+    return result
+
+
+def _changed(tensor: Any, name: str, change: str, family: Family, model: Model, forward: bool) -> Any:
+    if not change:
+        return tensor
+    dims = dims_of(tensor)
+    if change == "transposed":
+        return ComputedTensor(name, type_of(tensor), dims[::-1], lambda array: array.T, (tensor,))
+    if change == "plus one":
+        return ComputedTensor(name, NUMBER["FLOAT"], dims, _shift(1.0 if forward else -1.0), (tensor,))
+    heads = model.heads if change == "query" else model.key_heads
+    if not heads or dims[0] % (2 * heads):
+        raise Damaged(f"{dims[0]} rows are not those of {heads} heads", where=name)
+    return ComputedTensor(name, type_of(tensor), dims, _halves_to_pairs(heads) if forward else _pairs_to_halves(heads), (tensor,))
+
+
+def _shift(by: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda array: array.astype("float32") + array.astype("float32").dtype.type(by)
+
+
+def _halves_to_pairs(heads: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Rows of each head: from the two halves that transformers rotates against each other to the neighbours that ggml rotates."""
+    return lambda array: array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+
+
+def _pairs_to_halves(heads: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda array: array.reshape(heads, array.shape[0] // heads // 2, 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+
+
+def _as_float32(tensor: Any) -> Any:
+    from isomorph.quant.tensor import CastTensor
+    number = type_of(tensor)
+    return CastTensor(NUMBER["FLOAT"], tensor) if number in FLOATS and BITS[number] < BITS[NUMBER["FLOAT"]] else tensor

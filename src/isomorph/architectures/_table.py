@@ -1,0 +1,91 @@
+"""The families, as data. Names: transformers' models/*/modeling_*.py and llama.cpp's gguf-py/gguf/tensor_mapping.py; changes: llama.cpp's conversion/*.py.
+
+A row is (name in Hugging Face, name in GGUF, change); {} is the number of the layer. Changes: "query" and "key" reorder the rows of rotary heads,
+"plus one" adds 1 to a norm, "transposed" exchanges the axes.
+"""
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+Row = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture: GGUF's name, the classes of transformers, the rows, names that are computed and so left out, other spellings in config.json."""
+
+    name: str
+    model_type: str
+    classes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    left_out: tuple[str, ...] = ()
+    spelling: Mapping[str, str] = field(default_factory=dict)
+
+    def spelled(self, name: str) -> str:
+        return self.spelling.get(name, name)
+
+    def ignored(self, name: str) -> bool:
+        return name.endswith(self.left_out) if self.left_out else False
+
+
+# config.json -> key of GGUF
+KEYS = (
+    ("vocab_size", "{arch}.vocab_size"), ("max_position_embeddings", "{arch}.context_length"), ("hidden_size", "{arch}.embedding_length"),
+    ("num_hidden_layers", "{arch}.block_count"), ("intermediate_size", "{arch}.feed_forward_length"), ("num_attention_heads", "{arch}.attention.head_count"),
+    ("num_key_value_heads", "{arch}.attention.head_count_kv"), ("head_dim", "{arch}.attention.key_length"), ("rope_theta", "{arch}.rope.freq_base"),
+    ("rms_norm_eps", "{arch}.attention.layer_norm_rms_epsilon"), ("layer_norm_eps", "{arch}.attention.layer_norm_epsilon"),
+    ("sliding_window", "{arch}.attention.sliding_window"),
+)
+
+
+def _both(hf: str, gguf: str, change: str = "", *, bias: bool = True) -> tuple[Row, ...]:
+    """A row for the weight and one for the bias."""
+    return tuple((f"{hf}.{part}", f"{gguf}.{part}", change) for part in (("weight", "bias") if bias else ("weight",)))
+
+
+def _llama_like(query: str = "", key: str = "", norm: str = "", *, fused: bool = False, tied: bool = False) -> tuple[Row, ...]:
+    layer, block = "model.layers.{}.", "blk.{}."
+    attention = (_both(layer + "self_attn.qkv_proj", block + "attn_qkv") if fused else
+                 _both(layer + "self_attn.q_proj", block + "attn_q", query) + _both(layer + "self_attn.k_proj", block + "attn_k", key)
+                 + _both(layer + "self_attn.v_proj", block + "attn_v"))
+    inner = _both(layer + "mlp.gate_up_proj", block + "ffn_up") if fused else (
+        _both(layer + "mlp.gate_proj", block + "ffn_gate") + _both(layer + "mlp.up_proj", block + "ffn_up"))
+    head = () if tied else (("lm_head.weight", "output.weight", ""),)
+    return (("model.embed_tokens.weight", "token_embd.weight", ""), ("model.norm.weight", "output_norm.weight", norm), *head,
+            (layer + "input_layernorm.weight", block + "attn_norm.weight", norm), (layer + "post_attention_layernorm.weight", block + "ffn_norm.weight", norm),
+            *attention, *_both(layer + "self_attn.o_proj", block + "attn_output"), *inner, *_both(layer + "mlp.down_proj", block + "ffn_down"))
+
+
+def _gpt2() -> tuple[Row, ...]:
+    """The layers of GPT-2 hold their matrices as [in, out]. Some files leave out the prefix, which GGUF does not keep, so one form is written back."""
+    rows: list[Row] = [("transformer.wte.weight", "token_embd.weight", ""), ("transformer.wpe.weight", "position_embd.weight", ""),
+                       ("lm_head.weight", "output.weight", ""), *_both("transformer.ln_f", "output_norm")]
+    for hf, gguf in (("ln_1", "attn_norm"), ("ln_2", "ffn_norm")):
+        rows += _both(f"transformer.h.{{}}.{hf}", f"blk.{{}}.{gguf}")
+    for hf, gguf in (("attn.c_attn", "attn_qkv"), ("attn.c_proj", "attn_output"), ("mlp.c_fc", "ffn_up"), ("mlp.c_proj", "ffn_down")):
+        rows += [(f"transformer.h.{{}}.{hf}.weight", f"blk.{{}}.{gguf}.weight", "transposed"), (f"transformer.h.{{}}.{hf}.bias", f"blk.{{}}.{gguf}.bias", "")]
+    return (*rows, *((hf.removeprefix("transformer."), gguf, change) for hf, gguf, change in rows if hf.startswith("transformer.")))
+
+
+def _bert() -> tuple[Row, ...]:
+    rows: list[Row] = [("embeddings.word_embeddings.weight", "token_embd.weight", ""), ("embeddings.position_embeddings.weight", "position_embd.weight", ""),
+                       ("embeddings.token_type_embeddings.weight", "token_types.weight", ""), *_both("embeddings.LayerNorm", "token_embd_norm")]
+    for hf, gguf in (("attention.self.query", "attn_q"), ("attention.self.key", "attn_k"), ("attention.self.value", "attn_v"),
+                     ("attention.output.dense", "attn_output"), ("attention.output.LayerNorm", "attn_output_norm"), ("intermediate.dense", "ffn_up"),
+                     ("output.dense", "ffn_down"), ("output.LayerNorm", "layer_output_norm")):
+        rows += _both(f"encoder.layer.{{}}.{hf}", f"blk.{{}}.{gguf}")
+    return (*rows, *(("bert." + hf, gguf, change) for hf, gguf, change in rows))
+
+
+FAMILIES: dict[str, Family] = {family.name: family for family in (
+    Family("llama", "llama", ("LlamaForCausalLM", "LlamaModel", "MistralForCausalLM"), _llama_like("query", "key"),
+           ("rotary_emb.inv_freq", "rope_freqs.weight")),
+    Family("qwen2", "qwen2", ("Qwen2ForCausalLM", "Qwen2Model"), _llama_like(), ("rotary_emb.inv_freq",)),
+    Family("gemma", "gemma", ("GemmaForCausalLM",), _llama_like(norm="plus one", tied=True), ("rotary_emb.inv_freq", "lm_head.weight")),
+    Family("phi3", "phi3", ("Phi3ForCausalLM",), _llama_like(fused=True), ("rotary_emb.inv_freq",)),
+    Family("gpt2", "gpt2", ("GPT2LMHeadModel", "GPT2Model"), _gpt2(), (".attn.bias", ".attn.masked_bias"),
+           {"max_position_embeddings": "n_ctx", "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
+            "intermediate_size": "n_inner", "layer_norm_eps": "layer_norm_epsilon"}),
+    Family("bert", "bert", ("BertModel", "BertForMaskedLM"), _bert(), ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")),
+)}
