@@ -147,7 +147,7 @@ def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = 
         made.blockers.append((reader.title, artifact.where, match.hint or "isomorph recognises this format but does not read it"))
         return made
     progress.start(f"read {artifact.name}")
-    content = reader.read(artifact, progress=progress)
+    content = reader.read(artifact, progress=progress, **_accepted(reader.read, options))
     progress.finish()
     try:
         if isinstance(content, Checkpoint):

@@ -94,8 +94,8 @@ def _view(root: Storage, view: Any, where: str) -> Storage:
 # ---- zip
 
 def load_zip(archive: Archive, root: str, limits: Limits, where: str, *, member: str = "data.pkl", folder: str = "data/",
-             rules: dict[Name, Any] | None = None, depth: int = 0) -> Loaded:
-    """`<root>data.pkl` with its storages `<root>data/<key>`, stored or packed, in either byte order."""
+             rules: dict[Name, Any] | None = None, depth: int = 0, data: bool = True) -> Loaded:
+    """`<root>data.pkl` with its storages `<root>data/<key>`, stored or packed, in either byte order; without `data`, only what describes them."""
     storages: dict[str, Storage] = {}
     order = archive.head(root + "byteorder", 8).strip() if root + "byteorder" in archive.members else b"little"
     if order not in (b"little", b"big"):
@@ -103,6 +103,8 @@ def load_zip(archive: Archive, root: str, limits: Limits, where: str, *, member:
 
     def find(key: str, dtype: DType | None, count: int) -> Storage:
         name = f"{root}{folder}{key}"
+        if not data:
+            return Storage(key, dtype, count * (dtype.bytes if dtype else 1))
         if name not in archive.members:
             raise Damaged(f"the archive has no storage {key[:40]!r}", where=where)
         size = count * (dtype.bytes if dtype else 1)

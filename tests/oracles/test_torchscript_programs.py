@@ -1,0 +1,70 @@
+"""TorchScript read by us, converted to ONNX and run, against what PyTorch gives: scripted, traced and frozen modules, and silero_vad as it streams."""
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from torching import call, needs_torch
+
+import isomorph
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+pytestmark = needs_torch
+CASES = [f"{name}-{kind}" for name in ("network", "attention", "recurrent", "shapes", "choosing") for kind in ("scripted", "traced", "frozen")
+         if (name, kind) != ("choosing", "traced")]
+INPUT_SHAPES = {"attention": {"ids": (-1, -1), "mask": (-1, -1)}, "recurrent": {"x": (-1, -1, 6)}, "shapes": {"x": (2, 4, 6, 6)}, "choosing": {"x": (-1, 5)}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("torchscript")
+    call("torchscript_child.py", "make", path)
+    return path
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_graph_gives_what_pytorch_gives(folder, tmp_path, case):
+    name, kind = case.split("-")
+    shapes = INPUT_SHAPES.get(name) if kind != "traced" else None
+    isomorph.convert(folder / f"{case}.pt", tmp_path / "model.onnx", verify=False, input_shapes=shapes)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    arrays = np.load(folder / f"{name}.npz")
+    for number in (0, 1):
+        feeds = {value.name: arrays[f"in{number}_{place}"] for place, value in enumerate(session.get_inputs())}
+        for place, output in enumerate(session.run(None, feeds)):
+            expected = arrays[f"out{number}_{place}"]
+            assert output.dtype == expected.dtype
+            np.testing.assert_allclose(output, expected, rtol=1e-4, atol=2e-5, err_msg=f"output {place} of call {number}")
+
+
+def silero() -> Path | None:
+    for root in (os.environ.get("ISOMORPH_MODELS", ""), str(Path.home() / ".cache" / "isomorph" / "zoo")):
+        found = sorted(Path(root).rglob("silero_vad.jit")) if root and Path(root).is_dir() else []
+        if found:
+            return found[0]
+    return None
+
+
+@pytest.mark.skipif(silero() is None, reason="silero_vad.jit of silero-vad 6.2.3 is not there: name its folder in ISOMORPH_MODELS")
+def test_silero_vad_streams_a_minute_like_pytorch(tmp_path):
+    """Both rates in one graph, 1,875 chunks each, the states carried by the caller; the bar is 1e-4."""
+    source = silero()
+    call("torchscript_child.py", "stream", source, tmp_path / "stream.npz")
+    report = isomorph.convert(source, tmp_path / "silero.onnx", verify=False)
+    assert {"torch.state", "torch.assumed"} <= {finding.code for finding in report.findings}
+    session = onnxruntime.InferenceSession(tmp_path / "silero.onnx")
+    names = [value.name for value in session.get_outputs()]
+    arrays = np.load(tmp_path / "stream.npz")
+    for rate, context in ((16000, 64), (8000, 32)):
+        states = {"_state": np.zeros((2, 1, 128), np.float32), "_context": np.zeros((1, context), np.float32)}
+        worst = 0.0
+        for chunk, expected in zip(arrays[f"x{rate}"], arrays[f"y{rate}"], strict=True):
+            results = dict(zip(names, session.run(None, {"x": chunk[None], "sr": np.asarray(rate, np.int64), **states}), strict=True))
+            states = {name: results[f"{name}_next"] for name in states}
+            worst = max(worst, float(np.abs(results["output"] - expected).max()))
+        assert len(arrays[f"y{rate}"]) == 1875
+        assert worst <= 1e-4
