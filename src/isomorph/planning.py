@@ -181,11 +181,13 @@ def _format_of(path: Path) -> str:
 
 def _plan_weights(made: Plan, content: Checkpoint) -> None:
     made.steps.append(Step("read", f"{len(content):,} tensors of {made.match.format}"))
-    made.findings += content.findings
     if made.target.holds == "graph":
         made.blockers.append((made.match.format, made.source.where, "the file holds weights without a graph, and this format needs one"))
         return
-    _finish_weights(made, _with_names(made, content, made.options["names"]) if "names" in made.options else content)
+    if "names" in made.options:
+        content = _with_names(made, content, made.options["names"])
+    made.findings += content.findings
+    _finish_weights(made, content)
 
 
 def _with_names(made: Plan, content: Checkpoint, names: str) -> Checkpoint:
@@ -195,6 +197,8 @@ def _with_names(made: Plan, content: Checkpoint, names: str) -> Checkpoint:
         return architectures.to_hugging_face(content)
     if names != "gguf":
         raise Usage(f"there are no names {names!r}", hint="gguf or huggingface")
+    if made.match.format == "ggml":
+        return architectures.of_ggml(content)
     config = made.source.child("config.json") if made.source.is_folder else made.source.sibling("config.json")
     if config is None or config.size > made.source.limits.json_bytes:
         raise Missing("there is no config.json beside the weights", where=made.source.where, hint="put it there: it says which architecture they belong to")

@@ -6,6 +6,7 @@ import json
 import ml_dtypes
 import numpy as np
 import pytest
+from ggml_files import file
 
 import isomorph
 from isomorph import architectures
@@ -130,3 +131,30 @@ def test_what_no_table_names_is_said(tmp_path):
             isomorph.convert(tmp_path / "m.safetensors", tmp_path / "x.gguf", names="gguf")
     with pytest.raises(Usage):
         isomorph.convert(tmp_path / "m.safetensors", tmp_path / "x.gguf", names="frob")
+
+
+def test_a_llama_of_the_time_before_gguf(tmp_path):
+    """Names and keys as llama.cpp's own script gives them (convert_llama_ggml_to_gguf.py), which refuses the blocks of then."""
+    rows = [("tok_embeddings.weight", (4, 32), 0, np.arange(128, dtype=np.float32).tobytes()), ("norm.weight", (32,), 0, bytes(128)),
+            ("layers.1.attention.wq.weight", (32, 32), 2, 32 * (np.float32(0.5).tobytes() + bytes(range(16)))),
+            ("layers.1.feed_forward.w1.weight", (48, 32), 0, bytes(4 * 48 * 32))]
+    (tmp_path / "old.ggml").write_bytes(file("llama", rows, 1))
+    report = isomorph.convert(tmp_path / "old.ggml", tmp_path / "x.gguf", names="gguf", dtype="fp16")
+    assert "names.assumed" in [finding.code for finding in report.findings]
+    there = isomorph.open(tmp_path / "x.gguf")
+    assert list(there) == ["token_embd.weight", "output_norm.weight", "blk.1.attn_q.weight", "blk.1.ffn_gate.weight"]
+    assert there["blk.1.attn_q.weight"].numpy()[0, :4].tolist() == [-4.0, -4.0, -3.5, -4.0]          # codes 0, 0, 1, 0 in the old order
+    keys = there.metadata
+    assert (keys["llama.feed_forward_length"], keys["llama.attention.head_count"], keys["llama.rope.dimension_count"]) == (48, 4, 16)
+    assert list(keys["tokenizer.ggml.tokens"]) == ["<unk>", "<s>", "</s>", "word"]
+    assert list(keys["tokenizer.ggml.token_type"]) == [2, 3, 3, 1]
+    assert keys["tokenizer.ggml.token_type"].kind == "i32"
+    assert architectures._words(["", "", "", "\udcff", " a", ""]) == (["<unk>", "<s>", "</s>", "<0xFF>", "\u2581a", ""], [2, 3, 3, 6, 1, 3])
+    (tmp_path / "gpt.bin").write_bytes(file("gpt-2", rows[:1]))
+    with pytest.raises(Unsupported, match="gpt-2"):
+        isomorph.convert(tmp_path / "gpt.bin", tmp_path / "y.gguf", names="gguf")
+
+
+def test_what_has_no_place_is_said():
+    source = Checkpoint({"embeddings.position_ids": array_tensor(np.ones((1, 3), np.int64))})
+    assert [finding.code for finding in architectures.to_gguf(source, config("bert")).findings] == ["names.left-out"]

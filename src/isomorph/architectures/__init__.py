@@ -9,16 +9,19 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from isomorph.architectures._table import FAMILIES, KEYS, Family
+from isomorph.architectures._table import FAMILIES, GGML_LLAMA, KEYS, Family
 from isomorph.errors import Damaged, Unsupported
-from isomorph.formats.gguf import KINDS_KEY, keys_of
+from isomorph.formats.gguf import KINDS_KEY, Typed, keys_of
 from isomorph.model import Checkpoint
 from isomorph.quant.mixes import Model
+from isomorph.report import Finding, Severity
 from isomorph.tensors import BITS, NAME, NUMBER, ComputedTensor, dims_of, type_of
 
 if TYPE_CHECKING:
     import numpy as np
 
+SPECIAL = ("<unk>", "<s>", "</s>")
+NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6                       # tokenizer.ggml.token_type
 FILE_TYPES = {"FLOAT": 0, "FLOAT16": 1, "BFLOAT16": 32}           # general.file_type
 FLOATS = {NUMBER[name] for name in ("FLOAT", "FLOAT16", "BFLOAT16")}
 
@@ -37,11 +40,57 @@ def to_gguf(content: Checkpoint, config: Mapping[str, Any]) -> Checkpoint:
         metadata = keys_of(content.metadata)
         metadata.pop("general.quantization_version", None)
     result = _renamed(content, family, Model.of(metadata), forward=True)
+    left = [name for name in content if family.ignored(name)]
+    findings = [*content.findings, *([Finding("names.left-out", Severity.LOW, left[0], f"{len(left)} tensors have no place in GGUF: {', '.join(left[:5])}")]
+                                     if left else [])]
     tensors = {name: _as_float32(tensor) if len(dims_of(tensor)) < 2 else tensor for name, tensor in result.items()}
     types = Counter(NAME[type_of(tensor)] for tensor in tensors.values() if len(dims_of(tensor)) > 1)
     metadata["general.file_type"] = FILE_TYPES.get(types.most_common(1)[0][0] if types else "", 0)
     metadata.kinds["general.file_type"] = "u32"
-    return Checkpoint(tensors, metadata, content.findings)
+    return Checkpoint(tensors, metadata, findings)
+
+
+def of_ggml(content: Checkpoint) -> Checkpoint:
+    """A llama of the time before GGUF under GGUF's names, with the keys that llama.cpp asks for. What its file never said is llama's default of then:
+    a context of 2,048, heads that share no keys, an epsilon of 5e-6. Raises `Unsupported` for other kinds."""
+    from isomorph.wire.gguf import Keys
+    facts = {name.removeprefix("ggml."): value for name, value in content.metadata.items()}
+    if facts.get("kind") != "llama":
+        raise Unsupported(f"there is no table for the kind {facts.get('kind')!r} of GGML files", hint="convert it to safetensors")
+    if not facts["heads"] or facts["embedding"] % facts["heads"]:
+        raise Damaged(f"{facts['embedding']} columns do not divide into {facts['heads']} heads")
+    inner = next((dims_of(tensor)[0] for name, tensor in content.items() if name.endswith("feed_forward.w1.weight")), 0)
+    words, types = _words(facts["tokens"])
+    metadata = Keys({"general.architecture": "llama", "general.file_type": facts["file_type"], "llama.context_length": 2048,
+                     "llama.embedding_length": facts["embedding"], "llama.block_count": facts["layers"], "llama.feed_forward_length": inner,
+                     "llama.rope.dimension_count": facts["embedding"] // facts["heads"], "llama.attention.head_count": facts["heads"],
+                     "llama.attention.head_count_kv": facts["heads"], "llama.attention.layer_norm_rms_epsilon": 5e-6, "tokenizer.ggml.model": "llama",
+                     "tokenizer.ggml.tokens": words, "tokenizer.ggml.scores": facts.get("scores") or [0.0] * len(words),
+                     "tokenizer.ggml.token_type": Typed("i32", types), "tokenizer.ggml.unknown_token_id": 0, "tokenizer.ggml.bos_token_id": 1,
+                     "tokenizer.ggml.eos_token_id": 2})
+    finding = Finding("names.assumed", Severity.MEDIUM, "llama.context_length", "the file does not say its context length, its epsilon or whether heads share "
+                      "keys", "if it is no LLaMA 1, correct these keys")
+    return Checkpoint(_renamed(content, GGML_LLAMA, Model("llama", facts["layers"], 1, 0), forward=True), metadata, [*content.findings, finding])
+
+
+def _words(tokens: list[str]) -> tuple[list[str], list[int]]:
+    """Words and their types as sentencepiece has them: the first three are special, single bytes follow, a blank is written as a low line."""
+    words, types = [], []
+    for place, word in enumerate(tokens):
+        raw = word.encode("utf-8", "surrogateescape")
+        if place < len(SPECIAL):
+            words.append(SPECIAL[place])
+            types.append(UNKNOWN if place == 0 else CONTROL)
+        elif not raw:
+            words.append(word)
+            types.append(CONTROL)
+        elif place < len(SPECIAL) + 256 and len(raw) == 1:
+            words.append(f"<0x{raw[0]:02X}>")
+            types.append(BYTE)
+        else:
+            words.append(word.replace(" ", "\u2581"))
+            types.append(NORMAL)
+    return words, types
 
 
 def to_hugging_face(content: Checkpoint) -> Checkpoint:

@@ -89,3 +89,10 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (
             "intermediate_size": "n_inner", "layer_norm_eps": "layer_norm_epsilon"}),
     Family("bert", "bert", ("BertModel", "BertForMaskedLM"), _bert(), ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")),
 )}
+
+# What llama.cpp wrote before GGUF: Meta's own names, and heads that are laid out as ggml rotates them already.
+GGML_LLAMA = Family("llama", "llama", (), (
+    ("tok_embeddings.weight", "token_embd.weight", ""), ("norm.weight", "output_norm.weight", ""), ("output.weight", "output.weight", ""),
+    *((f"layers.{{}}.{old}.weight", f"blk.{{}}.{new}.weight", "") for old, new in (
+        ("attention_norm", "attn_norm"), ("attention.wq", "attn_q"), ("attention.wk", "attn_k"), ("attention.wv", "attn_v"), ("attention.wo", "attn_output"),
+        ("ffn_norm", "ffn_norm"), ("feed_forward.w1", "ffn_gate"), ("feed_forward.w2", "ffn_down"), ("feed_forward.w3", "ffn_up")))))
