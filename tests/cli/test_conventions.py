@@ -144,3 +144,11 @@ def test_colour_can_be_turned_off(digits):
     red = "\x1b[31m"
     assert red in on_a_terminal("identify", "nothing", folder=digits)
     assert red not in on_a_terminal("identify", "nothing", folder=digits, NO_COLOR="1")
+
+
+def test_gguf_is_inspected_without_numpy(tmp_path):
+    from gguf_files import ARRAY, F32, Q4_0, STRING, gguf
+    keys = [("general.architecture", STRING, "llama"), ("tokenizer.ggml.tokens", ARRAY, (STRING, ["a", "b"]))]
+    (tmp_path / "x.gguf").write_bytes(gguf(keys=keys, tensors=[("w", (4,), F32, 0), ("q", (32,), Q4_0, 32)], data=bytes(64)))
+    for flags in ("['--tensors', '--metadata']", "['--json']"):
+        assert imported(f"from isomorph.cli import run; run(['inspect', {str(tmp_path / 'x.gguf')!r}] + {flags})") == set()
