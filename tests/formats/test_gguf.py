@@ -10,6 +10,7 @@ import pytest
 from gguf_files import ARRAY, F32, I8, Q4_0, STRING, gguf, padded
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zoo import zoo
 
 from isomorph.artifact import Artifact
 from isomorph.errors import Damaged, Missing, NotRecognised, Unsafe, Unsupported, Usage
@@ -259,3 +260,11 @@ def test_wrong_blocks_are_damaged():
     with pytest.raises(Damaged):
         QuantizedTensor("t", BLOCKS["Q4_0"], (33,), bytes(18))
     assert QuantizedTensor("t", BLOCKS["Q4_0"], (2, 32), BLOCKS_OF_4 * 2).element_type == NUMBER["FLOAT"]
+
+
+def test_a_published_model_is_written_back_byte_for_byte(tmp_path):
+    source = zoo("smollm2")
+    checkpoint = format_.read(Artifact.open(source))
+    assert len(checkpoint) == 272
+    format_.write(checkpoint, tmp_path / "x.gguf")
+    assert (tmp_path / "x.gguf").read_bytes() == source.read_bytes()
