@@ -42,9 +42,11 @@ def inverse(perm: Sequence[int]) -> Perm:
 def wrap(graph: ir.Graph, wants: Callable[[ir.Node], bool]) -> None:
     """Gives every node that `wants` channels-last data exactly that, between two transposes, and marks it by the domain `last`."""
     for node in list(graph):
-        if not wants(node) or node.inputs[0].shape is None:
+        if not wants(node) or not node.inputs or node.inputs[0] is None or node.inputs[0].shape is None:
             continue
-        rank = len(node.inputs[0].shape)
+        rank, result = len(node.inputs[0].shape), node.outputs[0].shape
+        if rank not in RANKS or (result is not None and len(result) != rank):
+            continue
         x = _transpose(node.inputs[0], to_last(rank))
         graph.insert_before(node, x)
         node.replace_input_with(0, x.outputs[0])
