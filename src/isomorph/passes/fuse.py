@@ -286,7 +286,7 @@ def _multiplied_by(factor: np.ndarray | np.floating) -> Callable[[np.ndarray], n
 
 def _spread(w: ir.Value, vector: np.ndarray, group: int) -> np.ndarray:
     """A number an input channel in the shape that broadcasts to a convolution's weights."""
-    outputs = int(w.shape[0])
+    outputs: Any = w.shape[0]
     per = len(vector) // group
     return np.repeat(vector.reshape(group, per), outputs // group, axis=0).reshape([outputs, per] + [1] * (len(w.shape) - 2))
 

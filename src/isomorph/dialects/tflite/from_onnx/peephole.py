@@ -44,9 +44,8 @@ def _apply(graph: ir.Graph, rules: dict[str, list[Callable[[ir.Node], bool]]]) -
 
 def _sizes(value: ir.Value | None) -> list[int] | None:
     """The dimensions of a value where all are numbers."""
-    if value is None or value.shape is None or not all(isinstance(dim, int) for dim in value.shape):
-        return None
-    return [int(dim) for dim in value.shape]
+    sizes = [] if value is None or value.shape is None else [dim for dim in value.shape if isinstance(dim, int)]
+    return sizes if value is not None and value.shape is not None and len(sizes) == len(value.shape) else None
 
 
 def _is_plain(*values: ir.Value | None) -> bool:
@@ -95,10 +94,13 @@ def _take_over(node: ir.Node, fresh: ir.Value) -> bool:
 
 
 def _drop(node: ir.Node) -> bool:
-    """Lets readers of the node's output read its input."""
-    if node.outputs[0].is_graph_output():
-        return False
-    node.outputs[0].replace_all_uses_with(node.inputs[0])
+    """Lets readers of the node's output read its input; an output of the graph keeps its name."""
+    x, y = node.inputs[0], node.outputs[0]
+    if y.is_graph_output():
+        if x.producer() is None or not single_use(x):
+            return False
+        x.name, y.name = y.name, None
+    y.replace_all_uses_with(x, replace_graph_outputs=True)
     node.graph.remove(node, safe=True)
     return True
 
@@ -162,7 +164,7 @@ def _flattened(node: ir.Node) -> bool:
     """A fully connected layer flattens its input itself."""
     move = _before(node.inputs[0], "RESHAPE")
     x, y = node.inputs[0], node.outputs[0]
-    if move is None or len(x.shape or ()) != 2 or len(y.shape or ()) != 2 or node.attributes.get_int("keep_num_dims", 0) or not _is_plain(move.inputs[0], x):
+    if move is None or len(x.shape or ()) != 2 or len(y.shape or ()) != 2 or _is_set(node, "keep_num_dims") or not _is_plain(move.inputs[0], x):
         return False
     before = _sizes(move.inputs[0])
     if before is None or len(before) < 3 or before[0] != x.shape[0] or x.dtype != ir.DataType.FLOAT:
@@ -199,6 +201,10 @@ def _keeps_rows(move: ir.Node) -> bool:
     """Whether what is moved has the same last axis before and after, and few enough axes for every kernel."""
     before, after = _sizes(move.inputs[0]), _sizes(move.outputs[0])
     return bool(move.op_type == "RESHAPE" and before and after and before[-1] == after[-1] and len(before) <= 4)
+
+
+def _is_set(node: ir.Node, name: str) -> bool:
+    return name in node.attributes and bool(node.attributes[name].value)
 
 
 def _activation(node: ir.Node) -> str:
