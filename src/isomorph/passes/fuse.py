@@ -15,6 +15,9 @@ from isomorph.passes.tidy import scalar, single_use
 from isomorph.tensors import lazily
 
 SCALED = {"Conv": 0, "ConvTranspose": 1, "TransposedConv": 1, "FullyConnected": 0}  # the axis of the output channels in the weight
+MOST_COMPARED = 1 << 16
+LARGEST_PRODUCT = 1 << 24  # elements of a weight that may be multiplied when a model is converted
+SMALLEST_FACTOR = 1e-3  # an offset divided by less would lose digits
 fuse, scales = Mapping(), Mapping()  # patterns of whole ONNX operators; what may move into weights at any time
 
 
@@ -109,15 +112,18 @@ def divided(op, a, b):
     return NotImplemented
 
 
-@scales("Mul", "Add", "Sub")
+@scales("Mul", "Sub")
 def into_layer(op, a, b):
     return scaled(op, a, b, op.node)
 
 
 def scaled(op: Builder, a: ir.Value, b: ir.Value, node: ir.Node) -> Any:
-    """A factor or an offset a channel, behind a convolution or fully connected layer, moves into its weights."""
+    """A factor or an offset a channel, behind a convolution or fully connected layer, moves into its weights, also through depth to space."""
     for x, other in ((a, b), (b, a)):
-        layer = made_by(x, *SCALED)
+        if _is_neutral(node, x, other):
+            return x
+        blocks = made_by(x, "DepthToSpace")
+        layer = made_by(x, *SCALED) if blocks is None else made_by(blocks.inputs[0], "Conv")
         if layer is None or constant(other) is None or (node.op_type == "Sub" and other is a):
             continue
         vector = per_channel(constant(other), x, layer)
@@ -126,6 +132,10 @@ def scaled(op: Builder, a: ir.Value, b: ir.Value, node: ir.Node) -> Any:
         bias = layer.inputs[2] if len(layer.inputs) > 2 else None
         if bias is not None and constant(bias) is None:
             continue
+        if blocks is not None:
+            if blocks.attributes.get_string("mode", "DCR") != "DCR":
+                continue
+            vector = np.tile(vector, blocks.attributes["blocksize"].value ** 2)
         old = np.zeros(len(vector), np.float32) if bias is None else constant(bias).reshape(-1)
         weight = layer.inputs[1]
         if node.op_type == "Mul":
@@ -136,29 +146,153 @@ def scaled(op: Builder, a: ir.Value, b: ir.Value, node: ir.Node) -> Any:
             new = old + vector if node.op_type == "Add" else old - vector
         inputs = [layer.inputs[0], weight, op.const(new.astype(np.float32), name=bias.name if bias is not None else None), *layer.inputs[3:]]
         attributes = {name: attribute.value for name, attribute in layer.attributes.items()}
-        return op.make(layer.op_type, inputs, attributes, dtype=x.dtype, shape=x.shape)
+        y = op.make(layer.op_type, inputs, attributes, dtype=x.dtype, shape=layer.outputs[0].shape)
+        return y if blocks is None else op.DepthToSpace(y, blocksize=blocks.attributes["blocksize"].value, mode="DCR")
     return NotImplemented
+
+
+@scales("Add")
+def gated_residual(op, a, b):
+    """x + x * g is x * (g + 1), which adds to the smaller of the two."""
+    for x, other in ((a, b), (b, a)):
+        product = made_by(other, "Mul")
+        if product is None or x not in product.inputs or x.dtype != ir.DataType.FLOAT:
+            continue
+        gate = product.inputs[1] if product.inputs[0] is x else product.inputs[0]
+        if is_smaller(gate, x):
+            return op.Mul(x, op.Add(gate, 1.0))
+    return scaled(op, a, b, op.node)
+
+
+def _is_neutral(node: ir.Node, x: ir.Value, other: ir.Value) -> bool:
+    """Whether a product with ones or a sum with zeros leaves x as it is, its shape too."""
+    array, out = constant(other), node.outputs[0]
+    reversed_order = node.op_type == "Sub" and other is node.inputs[0]
+    if array is None or array.size > MOST_COMPARED or out.shape is None or x.shape != out.shape or x.dtype != out.dtype or reversed_order:
+        return False
+    certain = array.ndim <= len(x.shape) and all(b == 1 or a == b for a, b in zip(reversed(list(x.shape)), reversed(array.shape), strict=False))
+    return certain and bool((array == (1 if node.op_type == "Mul" else 0)).all())
+
+
+def is_smaller(gate: ir.Value, x: ir.Value) -> bool:
+    """Whether a value broadcasts to the shape of x and has certainly fewer elements."""
+    if gate.shape is None or x.shape is None or len(gate.shape) != len(x.shape):
+        return False
+    pairs = list(zip(gate.shape, x.shape, strict=True))
+    return all(a in (1, b) for a, b in pairs) and any(a == 1 and b != 1 for a, b in pairs)
 
 
 @scales("Conv")
 def from_before(op, x, w, b=None, **attributes):
     """A factor a channel in front of a convolution moves into its weights; an offset too, where nothing is padded (zeros would get it)."""
+    if w.const_value is None or (b is not None and constant(b) is None) or x.dtype != ir.DataType.FLOAT:
+        return NotImplemented
+    pad = _zero_pad(x)
+    own = any(attributes.get("pads") or ()) or attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+    found = _scaled_before(op, x if pad is None else pad.inputs[0], w, b, attributes.get("group", 1), padded=own or pad is not None)
+    if found is None:
+        return NotImplemented
+    y, w, b = found
+    if pad is not None:
+        y = op.Pad(y, *pad.inputs[1:], mode="constant")
+    return op.Conv(y, w, b, **attributes)
+
+
+Layer = tuple[ir.Value, ir.Value, ir.Value | None]  # input, weights, bias
+
+
+def _zero_pad(x: ir.Value) -> ir.Node | None:
+    """The node that pads x with zeros, not in its channels."""
+    pad = made_by(x, "Pad")
+    if pad is None or pad.attributes.get_string("mode", "constant") != "constant" or len(pad.inputs) > 3:
+        return None
+    amounts, filler = constant(pad.inputs[1]), scalar(pad.inputs[2]) if len(pad.inputs) > 2 and pad.inputs[2] is not None else 0.0
+    return pad if amounts is not None and filler == 0.0 and not amounts.reshape(2, -1)[:, :2].any() else None
+
+
+def _scaled_before(op: Builder, x: ir.Value, w: ir.Value, b: ir.Value | None, group: int, *, padded: bool) -> Layer | None:
+    """The layer without the product or sum that makes its input."""
     before = made_by(x, "Mul", "Add")
-    if before is None or w.const_value is None or (b is not None and constant(b) is None) or x.dtype != ir.DataType.FLOAT:
+    if before is None:
+        return None
+    if before.op_type == "Mul" and all(constant(value) is None for value in before.inputs):
+        return _factor_of_gate(op, before, w, b)
+    source, vector = _by_vector(before, x)
+    if vector is None:
+        return None
+    if before.op_type == "Mul":
+        return source, _by_channel(op, w, vector, group), b
+    if padded:
+        return _factor_behind_offset(op, x, source, vector, w, b, group)
+    total = (w.const_value.numpy().astype(np.float64) * _spread(w, vector, group)).sum(axis=tuple(range(1, len(w.shape))))
+    bias = total if b is None else total + constant(b)
+    return source, w, op.const(bias.astype(np.float32), name=b.name if b is not None else None)
+
+
+def _by_vector(node: ir.Node, like: ir.Value) -> tuple[ir.Value, np.ndarray | None]:
+    """The operand that is computed and the constant one, where that is one number a channel."""
+    source, other = node.inputs if constant(node.inputs[1]) is not None else node.inputs[::-1]
+    if constant(other) is None or source.shape is None or len(source.shape) != len(like.shape):
+        return source, None
+    return source, channel_vector(constant(other), like)
+
+
+def _factor_behind_offset(op: Builder, x: ir.Value, source: ir.Value, offset: np.ndarray, w: ir.Value, b: ir.Value | None, group: int) -> Layer | None:
+    """conv(s * x + t) where zeros are padded: s moves into the weights and leaves x + t / s."""
+    product = made_by(source, "Mul")
+    inner, factor = (None, None) if product is None else _by_vector(product, x)
+    if factor is None or np.abs(factor).min() < SMALLEST_FACTOR:
+        return None
+    shift = op.const((offset / factor).astype(np.float32).reshape([1, -1] + [1] * (len(x.shape) - 2)))
+    return op.Add(inner, shift), _by_channel(op, w, factor, group), b
+
+
+def _factor_of_gate(op: Builder, product: ir.Node, w: ir.Value, b: ir.Value | None) -> Layer | None:
+    """conv(x * (g * s)), s one number."""
+    for x, gate in (product.inputs, product.inputs[::-1]):
+        inner = made_by(gate, "Mul")
+        for g, other in () if inner is None else (inner.inputs, inner.inputs[::-1]):
+            number = scalar(other)
+            if number is not None:
+                return op.Mul(x, g), op.const(lazily(_multiplied_by(np.float32(number)), w.const_value), name=w.name), b
+    return None
+
+
+@scales("MatMul", "FullyConnected")
+def into_matrix(op, a, w, b=None, *, transB=0, **attributes):
+    """What a normalisation leaves in front of a fully connected layer: (x * s + t) W = x (s W) + t W."""
+    before = made_by(a, "Mul", "Add")
+    fixed = w.const_value is not None and (b is None or constant(b) is not None)
+    if before is None or not fixed or transB or attributes or a.dtype != ir.DataType.FLOAT or w.shape is None or len(w.shape) != 2:
         return NotImplemented
     source, other = before.inputs if constant(before.inputs[1]) is not None else before.inputs[::-1]
-    vector = None if constant(other) is None or source.shape is None or len(source.shape) != len(x.shape) else channel_vector(constant(other), x)
-    padded = any(attributes.get("pads") or ()) or attributes.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    if vector is None or (before.op_type == "Add" and padded):
+    vector, inputs = constant(other), w.shape[0]
+    if vector is None or source.shape != a.shape or vector.size not in (1, inputs) or vector.shape[-1:] not in ((), (1,), (inputs,)):
         return NotImplemented
-    group = attributes.get("group", 1)
-    per = len(vector) // group
-    spread = np.repeat(vector.reshape(group, per), int(w.shape[0]) // group, axis=0).reshape([int(w.shape[0]), per] + [1] * (len(w.shape) - 2))
+    vector = np.broadcast_to(vector.reshape(-1), (inputs,)).astype(np.float32)
+    shape = op.outputs[0].shape
     if before.op_type == "Mul":
-        return op.Conv(source, op.const(lazily(lambda a: (a * spread).astype(a.dtype), w.const_value), name=w.name), b, **attributes)
-    total = (w.const_value.numpy().astype(np.float64) * spread).sum(axis=tuple(range(1, len(w.shape))))
-    bias = total if b is None else total + constant(b)
-    return op.Conv(source, w, op.const(bias.astype(np.float32), name=b.name if b is not None else None), **attributes)
+        scaled_weight = op.const(lazily(_multiplied_by(vector[:, None]), w.const_value), name=w.name)
+        return op.make(op.node.op_type, [source, scaled_weight, b], {"transB": 0} if op.node.op_type == "FullyConnected" else {}, dtype=a.dtype, shape=shape)
+    if w.const_value.size > LARGEST_PRODUCT or len(source.shape) < 2:
+        return NotImplemented
+    bias = (vector @ w.const_value.numpy() + (0 if b is None else constant(b))).astype(np.float32)
+    return op.FullyConnected(source, w, op.const(bias), transB=0, _dtype=a.dtype, _shape=shape)
+
+
+def _multiplied_by(factor: np.ndarray | np.floating) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda array: (array * factor).astype(array.dtype)
+
+
+def _spread(w: ir.Value, vector: np.ndarray, group: int) -> np.ndarray:
+    """A number an input channel in the shape that broadcasts to a convolution's weights."""
+    outputs: Any = w.shape[0]
+    per = len(vector) // group
+    return np.repeat(vector.reshape(group, per), outputs // group, axis=0).reshape([outputs, per] + [1] * (len(w.shape) - 2))
+
+
+def _by_channel(op: Builder, w: ir.Value, vector: np.ndarray, group: int) -> ir.Value:
+    return op.const(lazily(_multiplied_by(_spread(w, vector, group)), w.const_value), name=w.name)
 
 
 def channel_vector(array: np.ndarray, value: ir.Value) -> np.ndarray | None:

@@ -225,7 +225,7 @@ def _regroups(node: ir.Node, moves: Callable[[int], Perm]) -> bool:
     if node.op_type not in ("Reshape", "Squeeze", "Unsqueeze", "Flatten") or node.domain:
         return False
     x, y = node.inputs[0], node.outputs[0]
-    if _rank(x) not in RANKS or _rank(y) not in RANKS or moves(3) != to_last(3):
+    if _rank(x) not in RANKS or _rank(y) not in RANKS or moves(4) != to_last(4):
         return False
     same = all(
         (isinstance(a, int) and a == b) or (not isinstance(a, int) and a.value is not None and a == b) for a, b in zip(x.shape[:2], y.shape[:2], strict=True)

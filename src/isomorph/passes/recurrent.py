@@ -37,8 +37,8 @@ def _activation(op: Builder, names: list[str], alphas: list[float], betas: list[
     return lambda x: function(op, op.Min(op.Max(x, -clip), clip) if clip else x, value(alphas), value(betas))
 
 
-def _gate(op: Builder, x: ir.Value, index: int, size: int) -> ir.Value:
-    return op.Slice(x, [index * size], [(index + 1) * size], [1])
+def _gates(op: Builder, x: ir.Value, count: int) -> tuple[ir.Value, ...]:
+    return op.Split(x, num_outputs=count, axis=1, _outputs=count)
 
 
 def _lstm_step(op: Builder, size: int, f: list[Callable], peephole: ir.Value | None, input_forget: int) -> Callable:
@@ -53,10 +53,11 @@ def _lstm_step(op: Builder, size: int, f: list[Callable], peephole: ir.Value | N
     def step(gates: ir.Value, h: ir.Value, r: ir.Value, rb: ir.Value | None, c: ir.Value) -> tuple[ir.Value, ir.Value]:
         gates = op.Add(gates, op.MatMul(h, r))
         gates = gates if rb is None else op.Add(gates, rb)
-        i = f[0](plus(_gate(op, gates, 0, size), look(0, c)))
-        forget = op.Sub(op.const(np.float32(1)), i) if input_forget else f[0](plus(_gate(op, gates, 2, size), look(2, c)))
-        new_c = op.Add(op.Mul(forget, c), op.Mul(i, f[1](_gate(op, gates, 3, size))))
-        o = f[0](plus(_gate(op, gates, 1, size), look(1, new_c)))
+        i, o, forget, new = _gates(op, gates, 4)
+        i = f[0](plus(i, look(0, c)))
+        forget = op.Sub(op.const(np.float32(1)), i) if input_forget else f[0](plus(forget, look(2, c)))
+        new_c = op.Add(op.Mul(forget, c), op.Mul(i, f[1](new)))
+        o = f[0](plus(o, look(1, new_c)))
         return op.Mul(o, f[2](new_c)), new_c
 
     return step
@@ -70,10 +71,11 @@ def _gru_step(op: Builder, size: int, f: list[Callable], linear_before_reset: in
             y = op.MatMul(x, op.Slice(r, [index * size], [(index + 1) * size], [1]))
             return y if rb is None else op.Add(y, op.Slice(rb, [index * size], [(index + 1) * size], [0]))
 
-        z = f[0](op.Add(_gate(op, gates, 0, size), part(0, h)))
-        reset = f[0](op.Add(_gate(op, gates, 1, size), part(1, h)))
+        z, reset, new = _gates(op, gates, 3)
+        z = f[0](op.Add(z, part(0, h)))
+        reset = f[0](op.Add(reset, part(1, h)))
         candidate = op.Mul(reset, part(2, h)) if linear_before_reset else part(2, op.Mul(reset, h))
-        new = f[1](op.Add(_gate(op, gates, 2, size), candidate))
+        new = f[1](op.Add(new, candidate))
         return op.Add(op.Mul(op.Sub(op.const(np.float32(1)), z), new), op.Mul(z, h)), c
 
     return step
@@ -101,8 +103,10 @@ def _network(
     hidden_size: int,
     direction: str,
     layout: int,
+    joined_bias: bool = True,
 ) -> list[ir.Value]:
-    """Runs both directions; x is [time, batch, inputs]. Returns Y [time, directions, batch, hidden], Y_h and Y_c."""
+    """Runs both directions; x is [time, batch, inputs]. `joined_bias` says that both biases are only ever added together.
+    Returns Y [time, directions, batch, hidden], Y_h and Y_c."""
     if layout:
         x = op.Transpose(x, perm=[1, 0, 2])
         h0, c0 = (None if state is None else op.Transpose(state, perm=[1, 0, 2]) for state in (h0, c0))
@@ -118,6 +122,8 @@ def _network(
             if bias is None
             else (op.Slice(bias, [0], [gates * hidden_size], [0]), op.Slice(bias, [gates * hidden_size], [2 * gates * hidden_size], [0]))
         )
+        if rb is not None and joined_bias:
+            wb, rb = op.Add(wb, rb), None
         projected = op.MatMul(x, weight)
         projected = projected if wb is None else op.Add(projected, wb)
         h, c = (_initial(op, state, d, x, hidden_size) for state in (h0, c0))
@@ -151,13 +157,17 @@ def _masked(op: Builder, t: Any, lengths: ir.Value | None, new: ir.Value, old: i
 
 def _written_out(op, projected, time, backwards, step, h, c, r, rb, lengths):
     outs: list[Any] = [None] * time
+    _, (_, batch, width) = op.of(projected)
+    flat = isinstance(batch, int) and isinstance(width, int)  # then a step is a slice of rows
+    rows = op.Reshape(projected, [time * batch, width]) if flat else projected
     for t in reversed(range(time)) if backwards else range(time):
-        gates = op.Squeeze(op.Slice(projected, [t], [t + 1], [0]), [0])
+        gates = op.Slice(rows, [t * batch], [(t + 1) * batch], [0]) if flat else op.Squeeze(op.Slice(projected, [t], [t + 1], [0]), [0])
         new_h, new_c = step(gates, h, r, rb, c)
         visible = _masked(op, t, lengths, new_h, op.Mul(new_h, 0.0))
         h, c = _masked(op, t, lengths, new_h, h), _masked(op, t, lengths, new_c, c) if new_c is not c else c
-        outs[t] = op.Unsqueeze(visible, [0, 1])
+        outs[t] = visible if flat else op.Unsqueeze(visible, [0, 1])
     y = op.Concat(*outs, axis=0) if time > 1 else outs[0]
+    y = op.Reshape(y, [time, 1, batch, op.of(h)[1][1]]) if flat else y
     return y, op.Unsqueeze(h, [0]), op.Unsqueeze(c, [0])
 
 
@@ -244,7 +254,7 @@ def gru(
     def steps(d: int) -> Callable:
         return _gru_step(op, size, _functions(op, ["Sigmoid", "Tanh"], 2, d, activations, activation_alpha, activation_beta, clip), linear_before_reset)
 
-    return _network(op, x, w, r, b, lengths, h0, None, steps, 3, size, direction, layout)[:2]
+    return _network(op, x, w, r, b, lengths, h0, None, steps, 3, size, direction, layout, joined_bias=False)[:2]
 
 
 @recurrent("RNN")

@@ -373,8 +373,10 @@ def clip(op, x, low=None, high=None):
     bounds = tuple(None if bound is None else (float(array.reshape(-1)[0]) if (array := constant(bound)) is not None else math.nan) for bound in (low, high))
     if is_float(x) and bounds == (0.0, None):
         return op.Relu(x)
-    if is_float(x) and bounds in ((0.0, 6.0), (0.0, 1.0)):
-        return op.make("Relu6" if bounds[1] == 6.0 else "Relu0To1", [x], {}, dtype=x.dtype, shape=x.shape)
+    if is_float(x) and bounds == (0.0, 6.0):
+        return op.Relu6(x, _dtype=x.dtype, _shape=x.shape)
+    if is_float(x) and bounds == (0.0, 1.0):
+        return op.Min(op.Relu(x), 1.0)  # XNNPACK does not take RELU_0_TO_1 (LiteRT 2.3.0)
     from isomorph.passes.decompose import clip as plain
 
     return plain(op, x, low, high)
@@ -382,6 +384,9 @@ def clip(op, x, low=None, high=None):
 
 @legalize("HardSigmoid")
 def hard_sigmoid(op, x, *, alpha=0.2, beta=0.5):
+    """As six times itself in the range of RELU6, which a layer in front does on its own, where the last factor moves into what follows."""
+    if is_float(x):
+        return op.Mul(op.Relu6(op.Add(op.Mul(x, 6 * alpha), 6 * beta), _dtype=x.dtype, _shape=x.shape), 1 / 6)
     return op.Clip(op.Add(op.Mul(x, alpha), beta), 0.0, 1.0)
 
 

@@ -376,9 +376,22 @@ def pad(op, x, pads, value=None, axes: Ints | None = None, *, mode="constant"):
 
 # ---- gather and scatter
 
+MOST_SLICED = 5  # axes that STRIDED_SLICE knows
+
 
 @from_onnx("Gather")
 def gather(op, x, indices, *, axis=0):
+    """One fixed element of an axis is a slice, which XNNPACK takes."""
+    rank, sizes = op.of(x)
+    axis %= rank
+    place, out = constant(indices), op.of(op.outputs[0])[1]
+    whole = all(isinstance(size, int) for size in (*sizes, *out))
+    if place is not None and place.size == 1 and whole and 0 < rank <= MOST_SLICED and "quantization" not in x.meta and x.dtype != ir.DataType.STRING:
+        start = int(place.reshape(-1)[0]) % sizes[axis]
+        cut = [1 if i == axis else size for i, size in enumerate(sizes)]
+        bounds = [[start if i == axis else 0 for i in range(rank)], [start + 1 if i == axis else size for i, size in enumerate(sizes)], [1] * rank]
+        y = op.STRIDED_SLICE(x, *(op.const(np.asarray(bound, SIZES)) for bound in bounds), _dtype=x.dtype, _shape=cut)
+        return y if out == cut else op.RESHAPE(y, op.const(np.asarray(out, SIZES)), new_shape=out)
     return op.GATHER(x, _indices(op, indices), axis=axis % op.of(x)[0])
 
 
@@ -420,8 +433,10 @@ def one_hot(op, indices, depth, on, off, *, axis=-1):
 
 def _reduction(target: str) -> None:
     def rule(op: Builder, x: ir.Value, axes: Ints | None = None, *, keepdims=1, noop_with_empty_axes=0):
-        rank, _ = op.of(x)
+        rank, sizes = op.of(x)
         axes = tuple(axis % rank for axis in axes) if axes else () if noop_with_empty_axes else tuple(range(rank))
+        if all(sizes[axis] == 1 for axis in axes) and "quantization" not in x.meta:
+            return _reshaped(op, x) or op.make(target, [x, op.const(np.asarray(axes, SIZES))], {"keep_dims": bool(keepdims)})
         return op.make(target, [x, op.const(np.asarray(axes, SIZES))], {"keep_dims": bool(keepdims)})
 
     from_onnx({"SUM": "ReduceSum", "MEAN": "ReduceMean", "REDUCE_MAX": "ReduceMax", "REDUCE_MIN": "ReduceMin", "REDUCE_PROD": "ReduceProd"}[target])(rule)

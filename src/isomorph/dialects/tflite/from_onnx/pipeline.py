@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from isomorph.dialects._lower import Mapping, Rewrite, rewrite
-from isomorph.dialects.tflite.from_onnx import legalize, loops, positions, resizing, windows
+from isomorph.dialects.tflite.from_onnx import legalize, loops, peephole, positions, resizing, windows
 from isomorph.dialects.tflite.from_onnx.kernels import kernel_types
 from isomorph.dialects.tflite.from_onnx.legalize import last_axis_softmax
 from isomorph.dialects.tflite.from_onnx.operators import from_onnx
@@ -50,8 +50,10 @@ def from_hub(model: Model, **options: Any) -> Model:
     fold(graph)
     fuse.apply(graph, fuse.fuse)  # patterns of whole ONNX operators, before those are taken apart
     reasons = to_kernel(graph)
+    sweep(graph)  # what patterns have left unread would count as a reader
     while fuse.apply(graph, fuse.scales):  # factors and offsets that taking apart has left behind layers
         fold(graph)
+        sweep(graph)
     quantize(graph)
     types.legalize(graph, kernel_types, findings)
     fold(graph)
@@ -66,6 +68,7 @@ def from_hub(model: Model, **options: Any) -> Model:
     explicit_captures(graph)
     done = rewrite(graph, from_onnx, "tflite")
     for each in (graph, *graph.subgraphs()):
+        peephole.improve(each)
         fuse_activations(each)
     sweep(graph)
     blockers = [(operator, where, reasons.get(where, why)) for operator, where, why in done.blockers]

@@ -161,6 +161,10 @@ def conv_transpose(
     if any(d != 1 for d in dilations):
         w = _dilated(op, w, dilations)
     kernel = list(op.static(w)[2:])
+    if n == 2 and kernel == strides == [kernel[0]] * 2 and not any(pads or ()) and not any(output_padding) and auto_pad != "SAME_LOWER" and not output_shape:
+        blocks = as_blocks(op, x, w, b, kernel[0])
+        if blocks is not None:
+            return blocks
     full = [(size - 1) * stride + k if isinstance(size, int) else None for size, stride, k in zip(sizes, strides, kernel, strict=True)]
     pads = _transposed_pads(op, full, sizes, kernel, strides, pads, auto_pad, output_padding, output_shape)
     sums = [before + after - extra for before, after, extra in zip(pads[:n], pads[n:], output_padding, strict=True)]
@@ -172,6 +176,18 @@ def conv_transpose(
     y = _transposed(op, x, w, b if not any(output_padding) else None, full, strides, "VALID", channels)
     y = padded(op, y, [-before for before in pads[:n]] + [extra - after for after, extra in zip(pads[n:], output_padding, strict=True)])
     return y if b is None or not any(output_padding) else op.Add(y, op.Reshape(b, [-1] + [1] * n))
+
+
+def as_blocks(op: Builder, x: ir.Value, w: ir.Value, b: ir.Value | None, size: int) -> ir.Value | None:
+    """A transposed convolution whose windows do not overlap: each pixel makes a block, which is a 1x1 convolution and a move of depth to space."""
+    bias = None if b is None else constant(b)
+    if w.const_value is None or (b is not None and bias is None) or x.dtype != ir.DataType.FLOAT:
+        return None
+    inputs, outputs = op.static(w)[:2]
+    dims = [size * size * outputs, inputs, 1, 1]
+    weight = op.const(lazily(lambda a: a.transpose(2, 3, 1, 0).reshape(dims), w.const_value, dims=dims), name=w.name)
+    y = op.Conv(x, weight, None if bias is None else op.const(np.tile(bias, size * size)), kernel_shape=[1, 1], strides=[1, 1])
+    return op.DepthToSpace(y, blocksize=size, mode="DCR")
 
 
 def _dilated(op: Builder, w: ir.Value, dilations: list[int]) -> ir.Value:
