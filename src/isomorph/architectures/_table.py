@@ -57,6 +57,19 @@ def _llama_like(query: str = "", key: str = "", norm: str = "", *, fused: bool =
             *attention, *_both(layer + "self_attn.o_proj", block + "attn_output"), *inner, *_both(layer + "mlp.down_proj", block + "ffn_down"))
 
 
+def _head_norms() -> tuple[Row, ...]:
+    """Norms of queries and keys, one size a head."""
+    return tuple((f"model.layers.{{}}.self_attn.{part}_norm.weight", f"blk.{{}}.attn_{part}_norm.weight", "") for part in "qk")
+
+
+def _gemma2() -> tuple[Row, ...]:
+    """As Gemma, with norms on both sides of attention and of the inner layer."""
+    norms = {"input_layernorm": "attn_norm", "post_attention_layernorm": "post_attention_norm", "pre_feedforward_layernorm": "ffn_norm",
+             "post_feedforward_layernorm": "post_ffw_norm"}
+    others = tuple(row for row in _llama_like(norm="plus one", tied=True) if "layernorm" not in row[0])
+    return (*others, *((f"model.layers.{{}}.{hf}.weight", f"blk.{{}}.{gguf}.weight", "plus one") for hf, gguf in norms.items()))
+
+
 def _gpt2() -> tuple[Row, ...]:
     """The layers of GPT-2 hold their matrices as [in, out]. Some files leave out the prefix, which GGUF does not keep, so one form is written back."""
     rows: list[Row] = [("transformer.wte.weight", "token_embd.weight", ""), ("transformer.wpe.weight", "position_embd.weight", ""),
@@ -83,6 +96,9 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (
            ("rotary_emb.inv_freq", "rope_freqs.weight")),
     Family("qwen2", "qwen2", ("Qwen2ForCausalLM", "Qwen2Model"), _llama_like(), ("rotary_emb.inv_freq",)),
     Family("gemma", "gemma", ("GemmaForCausalLM",), _llama_like(norm="plus one", tied=True), ("rotary_emb.inv_freq", "lm_head.weight")),
+    Family("gemma2", "gemma2", ("Gemma2ForCausalLM",), _gemma2(), ("rotary_emb.inv_freq", "lm_head.weight")),
+    Family("qwen3", "qwen3", ("Qwen3ForCausalLM", "Qwen3Model"), (*_llama_like(), *_head_norms()), ("rotary_emb.inv_freq",)),
+    Family("smollm3", "smollm3", ("SmolLM3ForCausalLM",), _llama_like("query", "key"), ("rotary_emb.inv_freq",)),
     Family("phi3", "phi3", ("Phi3ForCausalLM",), _llama_like(fused=True), ("rotary_emb.inv_freq",)),
     Family("gpt2", "gpt2", ("GPT2LMHeadModel", "GPT2Model"), _gpt2(), (".attn.bias", ".attn.masked_bias"),
            {"max_position_embeddings": "n_ctx", "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
