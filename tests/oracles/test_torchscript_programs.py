@@ -41,6 +41,28 @@ def test_the_graph_gives_what_pytorch_gives(folder, tmp_path, case):
             np.testing.assert_allclose(output, expected, rtol=1e-4, atol=2e-5, err_msg=f"output {place} of call {number}")
 
 
+@pytest.mark.parametrize("case", ["network", "attention", "shapes", "recurrent", "network-core", "attention-core", "shapes-core"])
+def test_an_exported_program_gives_what_pytorch_gives(folder, tmp_path, case):
+    isomorph.convert(folder / f"{case}.pt2", tmp_path / "model.onnx", verify=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    arrays = np.load(folder / f"{case.removesuffix('-core')}.npz")
+    if case.startswith(("network", "attention")):
+        assert not isinstance(session.get_inputs()[0].shape[0], int)
+    for number in (1,) if case == "recurrent" else (0, 1):
+        feeds = {value.name: arrays[f"in{number}_{place}"] for place, value in enumerate(session.get_inputs())}
+        for place, output in enumerate(session.run(None, feeds)):
+            np.testing.assert_allclose(output, arrays[f"out{number}_{place}"], rtol=1e-4, atol=2e-5, err_msg=f"output {place} of call {number}")
+
+
+def test_a_buffer_that_changes_is_an_input_and_an_output(folder, tmp_path):
+    isomorph.convert(folder / "counting.pt2", tmp_path / "model.onnx", verify=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    results = dict(zip([value.name for value in session.get_outputs()],
+                       session.run(None, {"x": np.ones((2, 3), np.float32), "total": np.ones(3, np.float32)}), strict=True))
+    np.testing.assert_array_equal(results.pop("total_next"), np.full(3, 3, np.float32))
+    np.testing.assert_array_equal(*results.values(), np.full(3, 6, np.float32))
+
+
 def silero() -> Path | None:
     for root in (os.environ.get("ISOMORPH_MODELS", ""), str(Path.home() / ".cache" / "isomorph" / "zoo")):
         found = sorted(Path(root).rglob("silero_vad.jit")) if root and Path(root).is_dir() else []

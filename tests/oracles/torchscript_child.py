@@ -1,7 +1,7 @@
 """Runs inside an environment that has PyTorch.
 
     python torchscript_child.py stream FILE.jit OUT.npz          60 s of sound through silero_vad, chunk by chunk
-    python torchscript_child.py make FOLDER                      small scripted and traced modules, with inputs and what they give
+    python torchscript_child.py make FOLDER                      small scripted, traced and exported modules, with inputs and what they give
 """
 from __future__ import annotations
 
@@ -127,6 +127,30 @@ def make(folder: Path) -> None:
             arrays |= {f"in{call}_{place}": np.asarray(value) for place, value in enumerate(inputs)}
             arrays |= {f"out{call}_{place}": value.numpy() for place, value in enumerate(result if isinstance(result, (tuple, list)) else [result])}
         np.savez(folder / f"{name}.npz", **arrays)
+    export(folder, cases)
+
+
+class Counting(nn.Module):
+    """A buffer that a call changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.total.add_(x.sum(0))
+        return self.total * 2
+
+
+def export(folder: Path, cases: dict) -> None:
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
+    shapes = {"network": ({0: batch},), "attention": ({0: batch, 1: length},) * 2, "shapes": None, "recurrent": ({0: batch},)}
+    for name, dynamic in shapes.items():
+        module, first, _ = cases[name]
+        program = torch.export.export(module, first if name != "recurrent" else (torch.randn(2, 4, 6),), dynamic_shapes=dynamic)
+        torch.export.save(program, folder / f"{name}.pt2")
+        torch.export.save(program.run_decompositions(), folder / f"{name}-core.pt2")
+    torch.export.save(torch.export.export(Counting(), (torch.ones(2, 3),)), folder / "counting.pt2")
 
 
 if __name__ == "__main__":

@@ -4,10 +4,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from isomorph.errors import Damaged, Unsupported
 from isomorph.formats import Format, Match, _torch
+from isomorph.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
+    from isomorph.model import Model
     from isomorph.wire.archive import Archive
 
 OLD = "serialized_exported_program.json"
@@ -64,7 +67,21 @@ def _versions(archive: Archive, member: str) -> dict[str, Any]:
     return found | ({"torch_version": torch[1].decode("latin1")} if torch else {})
 
 
+def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model:
+    """The graph of the exported program. Compiled code and pickled objects are never loaded. Raises `Unsupported` for a package that holds only those."""
+    from isomorph.formats import _torch_export
+    archive = _torch.zip_of(artifact)
+    if archive is None:
+        raise Damaged("no zip of an exported program", where=artifact.where)
+    root = _torch.root_of(archive, "archive_format")
+    if root is None:
+        root = _torch.root_of(archive, OLD)
+    if root is None or not (root + OLD in archive.members or any(name.startswith(root + "models/") for name in archive.names)):
+        raise Unsupported("the package holds compiled code and no exported program", where=artifact.where, hint=AOT_HINT)
+    return _torch_export.read(artifact, archive, root)
+
+
 FORMAT = Format(
     name="torch_export", title="PyTorch exported program", extensions=(".pt2",), holds="graph",
-    spec="https://github.com/pytorch/pytorch/blob/main/torch/_export/serde/schema.py", identify=identify, dialect="torch",
+    spec="https://github.com/pytorch/pytorch/blob/main/torch/_export/serde/schema.py", identify=identify, read=read, dialect="torch",
 )

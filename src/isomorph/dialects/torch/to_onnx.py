@@ -1054,7 +1054,7 @@ def avg_pool(op, x, kernel_size, stride=(), padding=0, ceil_mode=False, count_in
                           ceil_mode=int(ceil_mode), count_include_pad=int(count_include_pad))
 
 
-@to_onnx("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool1d")
+@to_onnx("_adaptive_avg_pool2d", "adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool1d")
 def adaptive_pool(op, x, output_size):
     """One cell is a global pool; sizes that divide are a pool of their quotient."""
     spatial = int(op.node.op_type[-2])
@@ -1111,6 +1111,28 @@ def instance_norm(op, x, weight, bias, mean, variance, use_input_stats, momentum
     weight = op.const(np.ones(channels, np.float32)) if weight is None else weight
     bias = op.const(np.zeros(channels, np.float32)) if bias is None else bias
     return op.InstanceNormalization(x, weight, bias, epsilon=float(eps))
+
+
+@to_onnx("native_layer_norm")
+def native_layer_norm(op, x, normalized_shape, weight, bias, eps):
+    return [layer_norm(op, x, normalized_shape, weight, bias, eps), None, None]
+
+
+@to_onnx("_native_batch_norm_legit_no_training")
+def native_batch_norm(op, x, weight, bias, mean, variance, momentum, eps):
+    return [batch_norm(op, x, weight, bias, mean, variance, False, momentum, eps), None, None]
+
+
+@to_onnx("native_group_norm")
+def native_group_norm(op, x, weight, bias, n, channels, size, groups, eps):
+    return [group_norm(op, x, groups, weight, bias, eps), None, None]
+
+
+@to_onnx("max_pool2d_with_indices")
+def max_pool2d_with_indices(op, x, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False):
+    kernel = listed(kernel_size, 2)
+    return [op.MaxPool(x, kernel_shape=kernel, strides=listed(stride, 2) if stride else kernel, pads=listed(padding, 2) * 2, dilations=listed(dilation, 2),
+                       ceil_mode=int(ceil_mode)), None]
 
 
 @to_onnx("softmax", "_softmax")
