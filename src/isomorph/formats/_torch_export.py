@@ -166,6 +166,10 @@ class Graph:
                 self.execute(node if isinstance(node, dict) else {})
         except (Stop, Raised, RecursionError) as reason:
             self.lowering.block("graph", str(reason) or "it cannot be followed further")
+        except IsomorphError:
+            raise
+        except Exception as error:              # arguments that no schema of an operator allows
+            self.lowering.block("graph", f"the program contradicts itself: {type(error).__name__}: {str(error)[:120]}")
         for spec in self.specs("output_specs"):
             self.give(spec)
         for name in sorted(self.changed):

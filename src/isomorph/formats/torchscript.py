@@ -9,7 +9,7 @@ import ast
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from isomorph.errors import Unsupported
+from isomorph.errors import IsomorphError, Unsupported
 from isomorph.formats import Format, Match, _torch
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Finding, Severity
@@ -153,6 +153,10 @@ class Attempt:
             self.lowering.block("forward", f"the program raises an error: {str(raised)[:160]}")
         except RecursionError:
             self.lowering.block("forward", "the code is nested too deep")
+        except IsomorphError:
+            raise
+        except Exception as error:              # code that no compiler of TorchScript let through: a number where a list stands, and such
+            self.lowering.block("forward", f"the program contradicts itself: {type(error).__name__}: {str(error)[:120]}")
         if any(isinstance(value, Unknown) for _, value in self.outputs) and not self.lowering.blockers:
             self.lowering.block("forward", "its result is not known after a branch whose sides differ")
         return machine
