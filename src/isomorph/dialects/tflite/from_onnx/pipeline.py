@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import onnx_ir as ir
@@ -166,5 +165,3 @@ def _own_outputs(graph: ir.Graph) -> None:
             graph.outputs[index] = copy.outputs[0]
         seen.add(graph.outputs[index])
 
-
-Allowed = Callable[[ir.Node], Any]
