@@ -1,6 +1,7 @@
 """How much memory the conversion of a model of several gigabytes takes. The model is generated, and deleted afterwards."""
 from __future__ import annotations
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,12 @@ def generate(folder: Path, size: int) -> Path:
     import numpy as np
     import onnx
     from onnx import TensorProto, helper
-    layers = max(1, size // LAYER_BYTES - CONVOLUTIONS)
+    layers = max(1, -(-(size - CONVOLUTIONS * 4 * math.prod(CHANNELS)) // LAYER_BYTES))
     shapes = {f"filter{index}": CHANNELS for index in range(CONVOLUTIONS)} | {f"dense{index}": (WIDTH, WIDTH) for index in range(layers)}
     tensors, place = [], 0
     with open(folder / "weights.bin", "wb") as file:
         for number, (name, shape) in enumerate(shapes.items()):
-            length = 4 * int(np.prod(shape))
+            length = 4 * math.prod(shape)
             tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape, data_location=TensorProto.EXTERNAL)
             for key, value in (("location", "weights.bin"), ("offset", str(place)), ("length", str(length))):
                 tensor.external_data.add(key=key, value=value)
