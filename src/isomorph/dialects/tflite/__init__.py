@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from isomorph.model import Model
 
 
@@ -14,8 +12,9 @@ def to_hub(model: Model) -> Model:
     return pipeline.to_hub(model)
 
 
-def from_hub(model: Model, **options: Any) -> Model:
-    """The same computation in TensorFlow Lite operators. Raises `Unsupported` with every operator that has no form there."""
+def from_hub(model: Model, *, dtype: str | None = None) -> Model:
+    """The same computation in TensorFlow Lite operators. With `dtype` "fp16" float weights are stored in half the bytes and widened when the file is
+    loaded. Raises `Unsupported` with every operator that has no form there, and `Usage` for another type."""
     from isomorph.dialects.tflite.from_onnx import pipeline
 
-    return pipeline.from_hub(model, **options)
+    return pipeline.from_hub(model, dtype=dtype)

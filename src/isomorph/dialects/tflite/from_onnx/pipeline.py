@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
@@ -14,7 +13,7 @@ from isomorph.dialects.tflite.from_onnx.legalize import last_axis_softmax
 from isomorph.dialects.tflite.from_onnx.operators import from_onnx
 from isomorph.dialects.tflite.from_onnx.quantized import quantize
 from isomorph.dialects.tflite.from_onnx.rules import legalize as forms
-from isomorph.errors import Unsupported
+from isomorph.errors import Unsupported, Usage
 from isomorph.model import Model, Signature
 from isomorph.passes import captures, functions, fuse, layout, shapes, types
 from isomorph.passes.decompose import decompose
@@ -23,6 +22,7 @@ from isomorph.passes.recurrent import recurrent
 from isomorph.passes.resample import resample
 from isomorph.passes.tidy import sweep, tidy
 from isomorph.report import Finding, Severity
+from isomorph.tensors import lazily
 
 ROUNDS = 24  # decompositions nest: Attention -> Softmax -> ... ; more rounds than this mean a rule that feeds itself
 WANTS_LAST = {"Conv", "TransposedConv", "MaxPool", "AveragePool", "ResizeSpatial", "DepthToSpace", "SpaceToDepth"}
@@ -34,7 +34,7 @@ FORMS = (legalize, loops, positions, resizing, windows)  # importing them has fi
 simplify.update(forms)
 
 
-def from_hub(model: Model, **options: Any) -> Model:
+def from_hub(model: Model, *, dtype: str | None = None) -> Model:
     """The model in TensorFlow Lite operators. Raises `Unsupported` with every operator that has no form there."""
     whole = model.ir.clone()
     findings: list[Finding] = list(model.findings)
@@ -70,6 +70,8 @@ def from_hub(model: Model, **options: Any) -> Model:
         peephole.improve(each)
         fuse_activations(each)
     sweep(graph)
+    if dtype is not None:
+        store_weights(graph, dtype, findings)
     blockers = [(operator, where, reasons.get(where, why)) for operator, where, why in done.blockers]
     if blockers:
         raise Unsupported(
@@ -100,6 +102,36 @@ def to_kernel(graph: ir.Graph) -> dict[str, str]:
             break
         fold(graph)
     return reasons
+
+
+LARGEST_HALF = 65504.0
+
+
+def store_weights(graph: ir.Graph, dtype: str, findings: list[Finding]) -> None:
+    """Stores float weights as float16, each behind a DEQUANTIZE, which runtimes do once when they load the file. A weight that float16 cannot hold stays."""
+    if dtype not in ("fp16", "fp32"):
+        raise Usage(f"TensorFlow Lite stores no weights as {dtype}", hint="--dtype fp16")
+    narrowed = 0
+    for each in (graph, *graph.subgraphs()) if dtype == "fp16" else ():
+        for value in list(each.initializers.values()):
+            tensor = value.const_value
+            if value.dtype != ir.DataType.FLOAT or tensor is None or tensor.nbytes < types.COMPACT or not value.uses() or value.is_graph_output():
+                continue
+            if float(np.abs(tensor.numpy()).max(initial=0)) > LARGEST_HALF:
+                continue
+            half = lazily(lambda array: array.astype(np.float16), tensor, element_type=int(ir.DataType.FLOAT16), name=f"{value.name}/float16")
+            stored = ir.Value(name=half.name, type=ir.TensorType(ir.DataType.FLOAT16), shape=value.shape, const_value=half)
+            widen = ir.node("DEQUANTIZE", [stored], domain="tflite", name=f"{value.name}/widened")
+            out = widen.outputs[0]
+            del each.initializers[value.name]
+            out.name, value.name = value.name, None
+            out.type, out.shape = value.type, value.shape
+            value.replace_all_uses_with(out)
+            each.register_initializer(stored)
+            each.insert_before(each[0], widen)
+            narrowed += 1
+    if narrowed:
+        findings.append(Finding("weights.narrowed", Severity.LOW, graph.name or "graph", f"{narrowed} tensors are stored as fp16"))
 
 
 FUSED = {"RELU": "RELU", "RELU6": "RELU6", "RELU_N1_TO_1": "RELU_N1_TO_1"}
