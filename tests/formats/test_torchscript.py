@@ -95,3 +95,9 @@ def test_programs_without_end_or_of_another_grammar_are_refused(tmp_path, body):
 def test_code_that_cannot_be_parsed_is_damage():
     with pytest.raises(Damaged, match="cannot be parsed"):
         torchscript.read(Artifact.open(script("return (")))
+
+
+def test_a_source_that_no_runtime_runs_is_not_called_proven(tmp_path):
+    """Both sides came from our own mapping: that proves what was written, not what was understood."""
+    (tmp_path / "net.pt").write_bytes(script("return torch.relu(x)"))
+    assert isomorph.convert(tmp_path / "net.pt", tmp_path / "net.onnx").facts["verified"] == "re-read"
