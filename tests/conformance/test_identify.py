@@ -310,6 +310,7 @@ def test_published_models() -> None:
 def test_models_of_the_zoo(name: str) -> None:
     path = zoo(name)
     (row,) = identify([path])
-    expected = {".onnx": "onnx", ".tflite": "tflite", ".safetensors": "safetensors", ".jit": "torchscript", ".pb": "saved_model", ".mlmodel": "coreml"}
+    expected = {".onnx": "onnx", ".tflite": "tflite", ".safetensors": "safetensors", ".jit": "torchscript", ".pb": "saved_model", ".mlmodel": "coreml",
+                ".gguf": "gguf"}
     assert row["format"] == expected[path.suffix]
     assert row["holds"] in ("graph", "weights")

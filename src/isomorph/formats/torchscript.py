@@ -217,6 +217,6 @@ class Attempt:
 
 
 FORMAT = Format(
-    name="torchscript", title="TorchScript", extensions=(".pt", ".jit", ".ts", ".ptl"), holds="graph",
+    name="torchscript", title="TorchScript", extensions=(".jit", ".ts", ".ptl", ".pt"), holds="graph",
     spec="https://github.com/pytorch/pytorch/blob/main/torch/csrc/jit/docs/serialization.md", identify=identify, read=read, dialect="torch",
 )
