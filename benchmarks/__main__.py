@@ -25,12 +25,16 @@ def main(arguments: list[str] | None = None) -> int:
         found["memory"] = memory.measure(environments.ours(), options.gigabytes)
     if "nodes" in parts:
         found["nodes"] = nodes.counted(_peers(["onnx2tf"], found) if options.nodes else {})
-    found["bars"] = bars.judged(found)
-    options.results.write_text(json.dumps(found, indent=1) + "\n")
+    _keep(found, options.results)
     if options.results == RESULTS:
         page.write(found)
     print(page.text(found))
     return 0
+
+
+def _keep(found: dict[str, Any], path: Path) -> None:
+    found["bars"] = bars.judged(found)
+    path.write_text(json.dumps(found, indent=1) + "\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +63,7 @@ def _conversions(found: dict[str, Any], options: argparse.Namespace) -> None:
             print(f"{case.name}: left out, {reason}", file=sys.stderr)
             continue
         print(f"{case.name}: {page.summary(rows[case.name])}", file=sys.stderr, flush=True)
+        _keep(found, options.results)
 
 
 def _peers(names: list[str], found: dict[str, Any]) -> dict[str, environments.Environment]:

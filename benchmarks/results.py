@@ -24,6 +24,7 @@ ROUNDS = 3                                          # of each file, one after th
 ROUND_SECONDS = 1.0
 RUNS = (10, 200)                                    # of one round, at least and at most
 WARM_UP = 5
+NEXT = "/next"
 
 
 class Wrong(Exception):
@@ -77,10 +78,18 @@ def _plain(name: str) -> str:
     return "".join(sign for sign in name.lower() if sign.isalnum())
 
 
+def ports(session: Session, *, outputs: bool = False) -> list[Port]:
+    """The inputs or outputs of a result, without the variables that isomorph makes inputs `x` and outputs `x/next`."""
+    states = {port.name.removesuffix(NEXT) for port in session.outputs() if port.name.endswith(NEXT)}
+    return [port for port in (session.outputs() if outputs else session.inputs()) if port.name.removesuffix(NEXT) not in states]
+
+
 def fed(case: Case, source: Session, result: Session) -> dict[str, np.ndarray]:
-    """The inputs of a case as a result wants them."""
-    ports = matched(source.inputs(), result.inputs())
-    return {ports[name].name: fitted(array, ports[name]) for name, array in case.feeds(source.inputs()).items()}
+    """The inputs of a case as a result wants them; variables start at zero."""
+    mine = ports(result)
+    states = {port.name: np.zeros([dim if isinstance(dim, int) else 1 for dim in port.shape or ()], port.dtype) for port in result.inputs() if port not in mine}
+    wanted = matched(source.inputs(), mine)
+    return {wanted[name].name: fitted(array, wanted[name]) for name, array in case.feeds(source.inputs()).items()} | states
 
 
 def difference(case: Case, path: Path, result: Path, quantised: bool) -> Difference:
@@ -88,8 +97,8 @@ def difference(case: Case, path: Path, result: Path, quantised: bool) -> Differe
     with _session(path, reference=quantised) as source, _session(result) as other:
         want = source.run(case.feeds(source.inputs()))
         have = other.run(fed(case, source, other))
-        ports = matched(source.outputs(), other.outputs())
-        each = [_apart(name, array, have[ports[name].name]) for name, array in want.items()]
+        places = matched(source.outputs(), ports(other, outputs=True))
+        each = [_apart(name, array, have[places[name].name]) for name, array in want.items()]
     return max(each, key=lambda item: (item.quanta or 0, item.of_range))
 
 

@@ -75,6 +75,16 @@ FORMS = [
          {"zero": ints(0), "one": ints(1), "two": ints(2), "five": ints(5), "all": ints(9), "axis": ints(1)}, {"STRIDED_SLICE": 1}),
     Form("one element of an axis", SEQUENCE, [("Gather", ["x", "place"], {"axis": 1})], {"place": np.asarray(-2)}, {"STRIDED_SLICE": 1, "RESHAPE": 1}),
     Form("a sum over one element", [2, 1, 8], [("ReduceSum", ["x", "axis"], {"keepdims": 0})], {"axis": ints(1)}, {"RESHAPE": 1}),
+    Form("a reflection at both ends", SEQUENCE, [("Pad", ["x", "pads"], {"mode": "reflect"})], {"pads": ints(0, 3, 0, 0, 4, 0)},
+         {"STRIDED_SLICE": 2, "CONCATENATION": 1}),
+    Form("a reflection of a picture", IMAGE, [("Pad", ["x", "pads"], {"mode": "reflect"})], {"pads": ints(0, 0, 3, 1, 0, 0, 2, 2)}, {"MIRROR_PAD": 1}),
+    Form("frames of sound", [2, 1, 70], [("Conv", ["x", "w", "v"], {"strides": [8]})], {"w": array(6, 1, 24), "v": array(6)},
+         {"RESHAPE": 3, "STRIDED_SLICE": 1, "CONV_2D": 1, "TRANSPOSE": 1}),
+    Form("a scaled picture and its gate", IMAGE,
+         [("Mul", ["x", "s"], {}), ("Add", ["a", "t"], {}), ("GlobalAveragePool", ["b"], {}), ("Conv", ["c", "w"], {}), ("Sigmoid", ["d"], {}),
+          ("Mul", ["b", "e"], {}), ("Conv", ["f", "v"], {})],
+         {"s": number(1.4), "t": number(-0.4), "w": array(4, 4, 1, 1), "v": array(3, 4, 1, 1)},
+         {"TRANSPOSE": 2, "ADD": 1, "MEAN": 1, "CONV_2D": 2, "LOGISTIC": 1, "MUL": 1}),
     Form("rows are padded whole", [1, 40, 40, 1], [("Pad", ["x", "pads", "zero"], {})], {"pads": ints(0, 1, 2, 0, 0, 3, 4, 0), "zero": number(0)},
          {"RESHAPE": 2, "PAD": 1}),
     Form("thin pictures side by side", [1, 40, 40, 1],
@@ -86,7 +96,7 @@ FORMS = [
 def saved(form: Form, path: Path) -> Path:
     """The network as an ONNX file."""
     nodes = [helper.make_node(operator, inputs, [letter], **attributes)
-             for letter, (operator, inputs, attributes) in zip("abcdef", form.nodes, strict=False)]
+             for letter, (operator, inputs, attributes) in zip("abcdefg", form.nodes, strict=False)]
     weights = [numpy_helper.from_array(value, name) for name, value in form.weights.items()]
     graph = helper.make_graph(nodes, "form", [helper.make_tensor_value_info("x", TensorProto.FLOAT, form.shape)],
                               [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)], weights)

@@ -112,7 +112,7 @@ def divided(op, a, b):
     return NotImplemented
 
 
-@scales("Mul", "Sub")
+@scales("Sub")
 def into_layer(op, a, b):
     return scaled(op, a, b, op.node)
 
@@ -243,8 +243,45 @@ def _factor_behind_offset(op: Builder, x: ir.Value, source: ir.Value, offset: np
     inner, factor = (None, None) if product is None else _by_vector(product, x)
     if factor is None or np.abs(factor).min() < SMALLEST_FACTOR:
         return None
-    shift = op.const((offset / factor).astype(np.float32).reshape([1, -1] + [1] * (len(x.shape) - 2)))
+    shift = op.const(_short((offset / factor).astype(np.float32)).reshape([1, -1] + [1] * (len(x.shape) - 2)))
     return op.Add(inner, shift), _by_channel(op, w, factor, group), b
+
+
+def _short(vector: np.ndarray) -> np.ndarray:
+    """One number where all are the same, which kernels add faster."""
+    return vector[:1] if (vector == vector[0]).all() else vector
+
+
+@scales("ReduceMean")
+def mean_of_scaled(op, x, axes=None, *, keepdims=1, noop_with_empty_axes=0):
+    """The mean of s * x + t over a picture is s * mean(x) + t, whatever else reads s * x + t."""
+    before = x.producer()
+    if before is None or before.op_type not in ("Mul", "Add") or before.domain or x.dtype != ir.DataType.FLOAT or not keepdims or x.shape is None:
+        return NotImplemented
+    source, vector = _by_vector(before, x)
+    chosen = None if axes is None else constant(axes)
+    if vector is None or source.shape != x.shape or chosen is None or not chosen.size or any(int(axis) % len(x.shape) < 2 for axis in chosen):
+        return NotImplemented
+    mean = op.ReduceMean(source, axes, keepdims=1)
+    return op.make(before.op_type, [mean, _short(vector).reshape([1, -1] + [1] * (len(x.shape) - 2))], {})
+
+
+@scales("Mul")
+def gate_of_scaled(op, a, b):
+    """(s * x + t) * gate is (x + t / s) * (s * gate), where the gate is smaller than x."""
+    for y, gate in ((a, b), (b, a)):
+        total = made_by(y, "Add")
+        if total is None or y.dtype != ir.DataType.FLOAT or constant(gate) is not None or not is_smaller(gate, y):
+            continue
+        source, offset = _by_vector(total, y)
+        product = made_by(source, "Mul") if offset is not None else None
+        inner, factor = (None, None) if product is None else _by_vector(product, y)
+        if factor is None or np.abs(factor).min() < SMALLEST_FACTOR:
+            continue
+        shape = [1, -1] + [1] * (len(y.shape) - 2)
+        shift = op.const(_short((offset / factor).astype(np.float32)).reshape(shape))
+        return op.Mul(op.Add(inner, shift), op.Mul(gate, op.const(_short(factor).reshape(shape))))
+    return scaled(op, a, b, op.node)
 
 
 def _factor_of_gate(op: Builder, product: ir.Node, w: ir.Value, b: ir.Value | None) -> Layer | None:

@@ -25,7 +25,7 @@ ROUNDS = 100
 
 def improve(graph: ir.Graph) -> None:
     """Applies the rules until none has anything to do."""
-    _apply(graph, {"PAD": [_wide_pad], "CONCATENATION": [_wide_concatenation]})
+    _apply(graph, {"PAD": [_wide_pad], "MIRROR_PAD": [_mirrored], "CONCATENATION": [_wide_concatenation]})
     for _ in range(ROUNDS):
         if not _apply(graph, RULES):
             return
@@ -228,6 +228,37 @@ def _wide_pad(node: ir.Node) -> bool:
     x = _reshaped(node, node.inputs[0], narrow, f"{node.name}/rows")
     y = _made(node, "PAD", [x, _constant(node.graph, amounts, f"{node.name}/pads")], node.inputs[0], wide, f"{node.name}/padded")
     return _take_over(node, _reshaped(node, y, _sizes(node.outputs[0]), f"{node.name}/whole"))
+
+
+def _mirrored(node: ir.Node) -> bool:
+    """A reflection at the ends of one axis is two slices that go backwards, which takes less than half the time."""
+    sizes, pairs = _sizes(node.inputs[0]), constant(node.inputs[1])
+    axes = [] if pairs is None else np.flatnonzero(pairs.any(axis=1)).tolist()
+    reflects = node.attributes.get_string("mode", "REFLECT") == "REFLECT"
+    if sizes is None or len(axes) != 1 or not reflects or len(sizes) > MOST_SLICED or node.inputs[0].dtype != ir.DataType.FLOAT:
+        return False
+    axis, size = axes[0], sizes[axes[0]]
+    before, after = (int(amount) for amount in pairs[axis])
+    parts = [node.inputs[0]]
+    if before:
+        parts.insert(0, _backwards(node, axis, before, before, f"{node.name}/before"))
+    if after:
+        parts.append(_backwards(node, axis, size - 2, after, f"{node.name}/after"))
+    whole = _sizes(node.outputs[0]) or [*sizes[:axis], size + before + after, *sizes[axis + 1:]]
+    return _take_over(node, _made(node, "CONCATENATION", parts, node.inputs[0], whole, node.name, {"axis": axis, "fused_activation_function": "NONE"}))
+
+
+def _backwards(node: ir.Node, axis: int, start: int, count: int, name: str) -> ir.Value:
+    """`count` elements of an axis of the node's input, from `start` towards the front."""
+    sizes = _sizes(node.inputs[0]) or []
+    bounds = [[start if i == axis else 0 for i in range(len(sizes))], [max(start - count, 0) if i == axis else size for i, size in enumerate(sizes)],
+              [-1 if i == axis else 1 for i in range(len(sizes))]]
+    inputs = [node.inputs[0], *(_constant(node.graph, np.asarray(bound, np.int32), f"{name}/bound") for bound in bounds)]
+    attributes = {"begin_mask": 0, "end_mask": 1 << axis if start - count < 0 else 0}
+    return _made(node, "STRIDED_SLICE", inputs, node.inputs[0], [*sizes[:axis], count, *sizes[axis + 1:]], name, attributes)
+
+
+MOST_SLICED = 5                             # axes that STRIDED_SLICE knows
 
 
 def _wide_concatenation(node: ir.Node) -> bool:

@@ -102,9 +102,33 @@ def conv(op, x, w, b=None, *, kernel_shape=None, auto_pad="NOTSET", pads=None, s
     if n == 3 and group > 1:
         return grouped(op, x, w, b, group, lambda xi, wi, bi: op.Conv(xi, wi, bi, auto_pad=auto_pad, pads=pads, strides=strides, dilations=dilations))
     keyword, explicit = resolve_pads(op, sizes, kernel, strides, dilations, pads, auto_pad)
+    if keyword == "VALID" and n == 2 and frames(op, x, w, strides, dilations, group):
+        return framed(op, padded(op, x, explicit), w, b, strides[1])
     if not any(explicit) and auto_pad == keyword and pads is None:
         return NotImplemented
     return op.Conv(padded(op, x, explicit), w, b, auto_pad=keyword, strides=strides, dilations=dilations, group=group)
+
+
+SHORTEST_FRAME = 4
+
+
+def frames(op: Builder, x: ir.Value, w: ir.Value, strides: list[int], dilations: list[int], group: int) -> bool:
+    """Whether a convolution reads one channel in steps along the last axis, each of which divides its window, as spectra of sound do."""
+    (_, channels, _, length), (_, _, height, width) = op.of(x)[1], op.static(w)
+    steps = height == strides[0] == 1 and strides[1] >= SHORTEST_FRAME and width % strides[1] == 0 and all(d == 1 for d in dilations)
+    return steps and channels == 1 and group == 1 and isinstance(length, int) and w.const_value is not None and x.dtype == ir.DataType.FLOAT
+
+
+def framed(op: Builder, x: ir.Value, w: ir.Value, b: ir.Value | None, step: int) -> ir.Value:
+    """A step is a pixel whose channels are its samples: the same numbers in memory, and kernels like many channels better than long windows."""
+    outputs, _, _, width = op.static(w)
+    length: int = op.of(x)[1][3]  # type: ignore[assignment]
+    used = (length - width) // step * step + width
+    x = interval(op, x, 3, 0, used) if used < length else x
+    pixels = op.Transpose(op.Reshape(x, [0, -1, used // step, step]), perm=[0, 3, 1, 2])
+    dims = [outputs, step, 1, width // step]
+    weight = op.const(lazily(lambda a: a.reshape(outputs, 1, width // step, step).transpose(0, 3, 1, 2), w.const_value, dims=dims), name=w.name)
+    return op.Conv(pixels, weight, b, auto_pad="VALID", strides=[1, 1])
 
 
 def grouped(op: Builder, x: ir.Value, w: ir.Value, b: ir.Value | None, group: int, convolve: Any, *, weight_axis: int = 0) -> ir.Value:
