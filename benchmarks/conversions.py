@@ -5,7 +5,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -99,7 +99,7 @@ def _row(case: Case, path: Path, costs: list[processes.Cost], result: Path | Non
     if result is None or costs[-1].failure:
         return row
     apart, failure = results.checked(case, path, result)
-    row |= {"bytes": result.stat().st_size, "failure": failure, "difference": asdict(apart) if apart else None}
+    row |= {"bytes": result.stat().st_size, "failure": failure} | apart
     if not failure:
         row["weights"] = results.weight_bytes(result)
     return row

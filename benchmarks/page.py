@@ -31,7 +31,7 @@ METHOD = """## How this is measured
   activated environment.
 * Results run in the same LiteRT and ONNX Runtime, on the same seeded inputs of a realistic range, fed in the layout that each result wants and compared
   in the layout that is nearest.
-* Quantised models are compared with LiteRT's reference kernels.
+* Models with quantised weights are compared with LiteRT's reference kernels; in brackets, with the kernels that LiteRT chooses by itself.
 * A failure is shown with its reason. What a failed conversion cost is still counted; the latency of a result that is wrong (by more than 1e-3 of the
   range) is not."""
 
@@ -119,12 +119,14 @@ def _three(row: dict[str, Any], peer: str, key: str, form: str) -> list[str]:
 def _difference(tool: dict[str, Any] | None) -> str:
     if tool is None:
         return "-"
-    item = tool["difference"]
-    if not item:
+    if not tool["difference"]:
         return f"failed: {tool['failure']}".replace("|", "\\|")
-    if item["quanta"] is not None:
-        return f"{item['quanta']:g} quanta, {item['within_one']:.2%}"
-    return f"{item['of_range']:.1e}"
+    default = tool.get("difference_default")
+    return _amount(tool["difference"]) + (f" ({_amount(default)})" if default else "")
+
+
+def _amount(item: dict[str, Any]) -> str:
+    return f"{item['of_range']:.1e}" if item["quanta"] is None else f"{item['quanta']:g} quanta, {item['within_one']:.2%}"
 
 
 def _size(tool: dict[str, Any] | None) -> str:

@@ -15,6 +15,7 @@ from tflite_models import Graph, quantized, read, real_model, real_models
 from isomorph.artifact import Artifact
 from isomorph.errors import Damaged, IsomorphError, NotRecognised, Unsafe, Unsupported
 from isomorph.formats import tflite
+from isomorph.tensors import array_tensor, lazily
 from isomorph.wire import flatbuffers
 
 
@@ -62,6 +63,16 @@ def test_equal_data_is_stored_once_and_unused_constants_are_left_out(tmp_path):
     report = tflite.write(twice, tmp_path / "b.tflite")
     assert report.facts["weights"] == 4000
     assert (tmp_path / "a.tflite").stat().st_size < 5500
+
+
+def test_equal_computed_data_is_stored_once(tmp_path):
+    """The same weights, put in another order for each of two layers only when they are written."""
+    graph, data = Graph(), np.random.default_rng(0).normal(size=(40, 50)).astype(np.float32)
+    x, constants = graph.input("float32", 40, 50), [graph.const(data) for _ in range(2)]
+    for constant in constants:
+        constant.const_value = lazily((1, 0), array_tensor(data.T.copy(), "weights"))
+    y = graph.ADD(graph.MUL(x, constants[0], out=("float32", 40, 50)), constants[1], out=("float32", 40, 50))
+    assert data.nbytes < graph.save(tmp_path / "a.tflite", y).stat().st_size < 1.5 * data.nbytes
 
 
 @needs_litert

@@ -483,6 +483,9 @@ def write(model: Model, path: str | Path, *, force: bool = False, progress: Prog
     return Report(str(path), list(writer.findings), facts)
 
 
+COMPARED = 1 << 18                  # bytes of a computed tensor that is computed once more to find its equals
+
+
 class _Payload:
     """The data of one tensor as `nbytes` and `chunks()`."""
 
@@ -629,7 +632,8 @@ class _Writer:
                                zero_point=[int(x) for x in found.zero_point.reshape(-1)], quantized_dimension=int(found.axis))
 
     def buffer(self, data: Any, sparse: bool = False) -> int:
-        """The number of the buffer that holds `data`; equal data is stored once. Computed tensors are not compared: that would compute them twice."""
+        """The number of the buffer that holds `data`; equal data is stored once. Large computed tensors are not compared: that would compute
+        them twice."""
         key: tuple[Any, ...]
         payload: Any
         if isinstance(data, bytes):
@@ -646,6 +650,8 @@ class _Writer:
                 key = (len(payload), payload)
             elif isinstance(data, SliceTensor):
                 key = self.compared(data.data, payload)
+            elif payload.nbytes <= COMPARED and not sparse:
+                key = ("digest", payload.nbytes, payload.digest())
             else:
                 key = ("computed", id(data), sparse)
         if key not in self.places:
