@@ -1,6 +1,7 @@
-"""The environments of the peers, each made once from its requirements file, in a cache outside the clone."""
+"""The environments of the peers, and of the runtimes that tests compare with, each made once from its requirements file in a cache outside the clone."""
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -10,7 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REQUIREMENTS = Path(__file__).parent / "peers"
-INTERPRETERS = {"onnx2tf": ("3.12",), "tf2onnx": ("3.11", "3.12")}      # what their wheels and those of their requirements exist for
+# What their wheels and those of their requirements exist for. An environment that is not named here is made with this interpreter.
+INTERPRETERS = {"onnx2tf": ("3.12",), "tf2onnx": ("3.11", "3.12")}
+PACKAGES = {"tensorflow": "tensorflow-cpu"}                             # whose version is told, where it is not the environment's name
+ALONE = ".alone.txt"
 READY = "ready"                                                         # written last into a complete environment
 INSTALL_SECONDS = 1800
 
@@ -40,22 +44,38 @@ def ours() -> Environment:
 
 def peer(name: str) -> Environment:
     """The environment of a peer, made where it is not there yet. Raises `Absent` where its interpreter or the registry is missing."""
-    requirements = REQUIREMENTS / f"{name}.txt"
-    key = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isomorph" / "peers" / f"{name}-{key}"
+    return made(name, REQUIREMENTS / f"{name}.txt", "peers")
+
+
+def kept(name: str, requirements: Path, shelf: str) -> Path:
+    """The folder of an environment, which has a file `ready` when it is complete. Other requirements make it another folder."""
+    key = hashlib.sha256(b"".join(path.read_bytes() for path in (requirements, requirements.with_suffix(ALONE)) if path.exists())).hexdigest()[:12]
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "isomorph" / shelf / f"{name}-{key}"
+
+
+def made(name: str, requirements: Path, shelf: str) -> Environment:
+    """An environment with what a file asks for, on a shelf of the cache. What stands in the file beside it that ends in `.alone.txt` is installed without
+    what it needs in turn. Raises `Absent` where its interpreter or the registry is missing."""
+    folder = kept(name, requirements, shelf)
     if not (folder / READY).exists():
-        _make(name, folder, requirements)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with open(folder.with_suffix(".lock"), "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / READY).exists():
+                _make(name, folder, requirements)
     binaries = folder / "bin"
     variables = {"PATH": f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}", "VIRTUAL_ENV": str(folder), "PYTHONPATH": ""}
     return Environment(binaries / "python", _version(binaries / "python", name), variables)
 
 
 def _make(name: str, folder: Path, requirements: Path) -> None:
-    interpreter = _interpreter(name)
     shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    _install([interpreter, "-m", "venv", str(folder)], name)
-    _install([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(requirements)], name)
+    _install([_interpreter(name), "-m", "venv", str(folder)], name)
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    _install([*pip, "-r", str(requirements)], name)
+    alone = requirements.with_suffix(ALONE)
+    if alone.exists():
+        _install([*pip, "--no-deps", "-r", str(alone)], name)
     (folder / READY).touch()
 
 
@@ -71,6 +91,8 @@ def _install(command: list[str], name: str) -> None:
 
 def _interpreter(name: str) -> str:
     """The first interpreter that runs."""
+    if name not in INTERPRETERS:
+        return sys.executable
     for version in INTERPRETERS[name]:
         for found in _found(version):
             if subprocess.run([found, "-c", "import venv"], capture_output=True, check=False).returncode == 0:
@@ -87,5 +109,5 @@ def _found(version: str) -> list[str]:
 
 
 def _version(python: Path, package: str) -> str:
-    look = f"from importlib.metadata import version; print(version({package!r}))"
+    look = f"from importlib.metadata import version; print(version({PACKAGES.get(package, package)!r}))"
     return subprocess.run([str(python), "-c", look], capture_output=True, text=True, check=True).stdout.strip()

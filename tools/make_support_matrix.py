@@ -13,7 +13,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests" / "conformance"))
-ROUTES = {"tflite": "ONNX → TFLite, run by LiteRT", "tflite-onnx": "and back to ONNX, run by ONNX Runtime"}
 
 
 def operator_of(case) -> str:
@@ -30,6 +29,7 @@ def operator_of(case) -> str:
 def page() -> str:
     """The whole page as Markdown."""
     import node_cases
+    from routes import ROUTES
 
     rows = tomllib.loads((ROOT / "tests" / "conformance" / "cannot.toml").read_text())["cannot"]
     cases = node_cases.cases()
@@ -51,7 +51,7 @@ def page() -> str:
         "Made by `python tools/make_support_matrix.py` from the ONNX node tests; every other case has a row in `tests/conformance/cannot.toml`.",
         "A case counts when its result equals the expected one to 1e-3 (and 1e-5 of the output's scale), as it is or with its auxiliary inputs as constants.",
         "",
-        "| element type of the result | cases | " + " | ".join(ROUTES.values()) + " |",
+        "| element type of the result | cases | " + " | ".join(route.title for route in ROUTES.values()) + " |",
         "|---|---|" + "---|" * len(ROUTES),
     ]
     for kind, count in total.most_common():

@@ -6,7 +6,6 @@ A case counts when it passes as it is, or with its auxiliary inputs (axes, shape
 from __future__ import annotations
 
 import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import numpy as np
 import onnx
 
 from isomorph.errors import IsomorphError
-from isomorph.runtime import pipe
+from isomorph.runtime import Runtime, pipe
+from isomorph.runtime.session import started
 
 RELATIVE, ABSOLUTE_OF_SCALE = 1e-3, 1e-5
 # Formal input names that real models keep as constants. Data, states, indices and masks are not among them.
@@ -234,18 +234,16 @@ def equal(got: Any, expected: Any) -> str:
 class Runner:
     """A child process that loads and runs one file after another in a runtime; started again after a crash."""
 
-    def __init__(self, module: str):
-        self.module, self.process = module, None
+    def __init__(self, runtime: Runtime):
+        self.runtime, self.process = runtime.required(), None
 
     def __call__(self, path: Path, feeds: dict[str, np.ndarray], **options: Any) -> dict[str, Any]:
         """Outputs by name. Raises RuntimeError with what the runtime said, or that it died."""
         if self.process is None or self.process.poll() is not None:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "isomorph.runtime.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
+            self.process = started(self.runtime, subprocess.DEVNULL)
         try:
             for request in (
-                {"do": "load", "with": {"module": self.module, "path": str(path), "threads": 1, "options": options}},
+                {"do": "load", "with": {"module": self.runtime.module, "path": str(path), "threads": 1, "options": options}},
                 {"do": "run", "with": {"feeds": feeds}},
             ):
                 pipe.send(self.process.stdin, request)
@@ -258,9 +256,15 @@ class Runner:
                     raise RuntimeError(f"inputs differ: {sorted(missing)}")
             return answer["outputs"]
         except (EOFError, BrokenPipeError, OSError) as dead:
-            self.process.kill()
-            self.process = None
+            self.close()
             raise RuntimeError("the runtime died") from dead
+
+    def close(self) -> None:
+        """Ends the child process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
 
 
 def attempt(case: Case, convert: Any, run: Any) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from isomorph import runtime
 from isomorph.artifact import Artifact
 from isomorph.dialects import from_hub, to_hub
 from isomorph.formats import onnx as onnx_format
@@ -37,7 +38,7 @@ def assert_close(got: np.ndarray, expected: np.ndarray) -> None:
 @pytest.fixture(scope="module")
 def litert():
     pytest.importorskip("ai_edge_litert", reason="the extra [litert] is not installed")
-    return node_cases.Runner("isomorph.runtime.litert")
+    return node_cases.Runner(runtime.get("litert"))
 
 
 @given(case=graphs.models())

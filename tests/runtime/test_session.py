@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 from pathlib import Path
 
@@ -73,6 +74,20 @@ def test_a_refused_file_is_unsupported(deed):
 def test_inputs_are_never_guessed(deed, feeds, complaint):
     with deed("fine") as session, pytest.raises(Usage, match=complaint):
         session.run(feeds)
+
+
+def test_a_runtime_may_live_in_another_environment(deed, tmp_path, monkeypatch):
+    """The named interpreter gets its own search path, not that of isomorph."""
+    python = tmp_path / "python"
+    run = f'PYTHONPATH={shlex.quote(str(Path(__file__).parent))} exec {shlex.quote(sys.executable)} "$@"'
+    python.write_text(f'#!/bin/sh\ntest -z "$PYTHONPATH" || exit 9\n{run}\n')
+    python.chmod(0o700)
+    monkeypatch.setenv("ISOMORPH_PYTHON_CRASHING", str(python))
+    with deed("fine") as session:
+        np.testing.assert_array_equal(session.run({"x": X})["y"], X)
+    monkeypatch.setenv("ISOMORPH_PYTHON_CRASHING", str(tmp_path / "absent"))
+    with pytest.raises(Missing, match="does not start"), deed("fine"):
+        pass
 
 
 def test_missing_and_unknown_runtimes():

@@ -1,10 +1,14 @@
 """Other people's runtimes, always in a child process with a time limit: they crash on hostile or odd files, and they must not take us with them.
 
-`RUNTIMES` lists them as data; `Session` runs a file in one of them. Nothing here imports a runtime, only the child does.
+`RUNTIMES` lists them as data; `Session` runs a file in one of them. Nothing here imports a runtime, only the child does. A runtime may live in another
+environment than isomorph: the variable `ISOMORPH_PYTHON_` with the runtime's name in capitals names the Python interpreter that has it, and
+`ISOMORPH_NODE_` with that name the folder whose `node_modules` has a runtime of Node.js, which its driver starts.
 """
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 from dataclasses import dataclass, field
 
 from isomorph.errors import Missing, Unsupported, Usage
@@ -25,14 +29,32 @@ class Runtime:
     module: str
     reference: dict[str, str] = field(default_factory=dict)      # options that choose its plain reference kernels
 
+    @property
+    def of_node(self) -> bool:
+        """Whether its package is one of npm, by its name."""
+        return self.package.startswith("@")
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that names a Python which has the package or, for a package of npm, the folder that has it under `node_modules`."""
+        return f"ISOMORPH_{'NODE' if self.of_node else 'PYTHON'}_{self.name.upper()}"
+
+    def interpreter(self) -> str:
+        """The Python that runs the driver: the one that the variable names, else this one. Imports nothing."""
+        return sys.executable if self.of_node else os.environ.get(self.variable) or sys.executable
+
     def available(self) -> bool:
-        """Whether its package is installed. Does not import it."""
-        return importlib.util.find_spec(self.package) is not None
+        """Whether its package is installed here, or a place is named that is said to have it. Does not import it."""
+        if self.of_node:
+            folder = os.environ.get(self.variable, "")
+            return bool(folder) and os.path.isdir(os.path.join(folder, "node_modules", *self.package.split("/")))
+        return bool(os.environ.get(self.variable)) or importlib.util.find_spec(self.package) is not None
 
     def required(self) -> Runtime:
         """Itself. Raises `Missing` with the command that installs it where it is not installed."""
         if not self.available():
-            raise Missing(f"{self.title} is not installed", where=self.package, hint=f"run `{self.install}`")
+            place = "a folder" if self.of_node else "a Python"
+            raise Missing(f"{self.title} is not installed", where=self.package, hint=f"run `{self.install}`, or name {place} that has it in {self.variable}")
         return self
 
 

@@ -11,9 +11,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
-from isomorph.errors import Crashed, IsomorphError, TimedOut, Unsupported, Usage
+from isomorph.errors import Crashed, IsomorphError, Missing, TimedOut, Unsupported, Usage
+
+if TYPE_CHECKING:
+    from isomorph.runtime import Runtime
+
+
+# The child finds `isomorph.runtime` by its folder alone: another environment must neither see what is installed beside isomorph nor need what it needs.
+PACKAGE = str(Path(__file__).resolve().parents[1])
+WORKER = """
+import sys, types
+package = sys.modules["isomorph"] = types.ModuleType("isomorph")
+package.__path__ = [sys.argv[1]]
+from isomorph.runtime import worker
+worker.main()
+"""
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,17 @@ class Timing:
         return sorted(self.seconds)[round(0.9 * (len(self.seconds) - 1))]
 
 
+def started(runtime: Runtime, noise: IO[bytes] | int) -> subprocess.Popen[bytes]:
+    """A worker in the interpreter of this runtime; what it prints goes to `noise`. Raises `Missing` where that interpreter does not start."""
+    interpreter = runtime.interpreter()
+    path = "" if interpreter != sys.executable else os.pathsep.join(entry for entry in sys.path if entry)
+    try:
+        return subprocess.Popen([interpreter, "-P", "-c", WORKER, PACKAGE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=noise,
+                                env=os.environ | {"PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3"})
+    except OSError as error:
+        raise Missing(f"{interpreter} does not start: {error.strerror}", where=runtime.variable, hint="name a Python interpreter") from error
+
+
 class Session:
     """`with Session(path, "tflite") as session: session.run({"x": array})`.
 
@@ -66,10 +91,7 @@ class Session:
 
     def __enter__(self) -> Session:
         self._noise = tempfile.TemporaryFile()
-        here = str(Path(__file__).resolve().parents[2])
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([here, *(entry for entry in sys.path if entry)]), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        self._child = subprocess.Popen([sys.executable, "-P", "-m", "isomorph.runtime.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                       stderr=self._noise, env=environment)
+        self._child = started(self.runtime, self._noise)
         loading = {"module": self.runtime.module, "path": str(self.path), "threads": self.threads, "options": self.options}
         try:
             answer = self._ask("load", loading, refused=Unsupported)

@@ -72,6 +72,3 @@ def peak_memory() -> int:
 
 
 ANSWERS: dict[str, Callable[..., dict[str, Any]]] = {"run": run, "measure": measure}
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,51 @@
+"""The ways that the ONNX node tests go, as data: which formats they are written in, one after the other, and which runtime answers for the last.
+
+A new format that writes graphs is one row here, and rows in `cannot.toml` for the cases that it cannot carry.
+"""
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from isomorph.artifact import Artifact
+from isomorph.dialects import from_hub, to_hub
+from isomorph.formats import _table
+
+
+@dataclass(frozen=True)
+class Route:
+    """`formats` are written and read in turn, the last one is run by `runtime`. `share`: one case in so many belongs to the default run, the rest is
+    marked slow. `bars`: how many cases must pass, of all and of those whose result is float32."""
+
+    name: str
+    title: str
+    formats: tuple[str, ...]
+    runtime: str
+    environment: str = ""                   # of `tests/environments.toml`, where the runtime is not a dependency of the tests
+    share: int = 1
+    bars: tuple[int, int] = (0, 0)
+
+    def is_slow(self, case: str) -> bool:
+        """Whether a case is left to the slow run. By its name, so that the choice stays when cases are added."""
+        return zlib.crc32(case.encode()) % self.share != 0
+
+    def convert(self, proto: onnx.ModelProto, folder: Path) -> Path:
+        """The file that the runtime is given."""
+        source = Artifact.open(proto.SerializeToString())
+        content = _table.get("onnx").read(source)  # type: ignore[misc]
+        for name in self.formats:
+            form = _table.get(name)
+            path = folder / f"model{_table.FORMATS[name].extensions[0]}"
+            form.write(from_hub(content, form.dialect), path, force=True)  # type: ignore[misc]
+            if name != self.formats[-1]:
+                content = to_hub(form.read(Artifact.open(path)))  # type: ignore[misc]
+        return path
+
+
+ROUTES = {route.name: route for route in (
+    Route("tflite", "ONNX → TFLite, run by LiteRT", ("tflite",), "litert", bars=(1300, 1150)),
+    Route("tflite-onnx", "and back to ONNX, run by ONNX Runtime", ("tflite", "onnx"), "onnxruntime"),
+)}
