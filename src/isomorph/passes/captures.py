@@ -56,3 +56,40 @@ def _redirect(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
 
 def is_dynamic(value: ir.Value) -> bool:
     return not (value.is_initializer() and value.const_value is not None)
+
+
+def explicit(graph: ir.Graph) -> None:
+    """Both branches of an If take the same inputs: everything that either reads from around it. Inner bodies first."""
+    for body in graph.subgraphs():
+        for node in list(body):
+            _lift_if(node)
+    for node in list(graph):
+        _lift_if(node)
+
+
+def _lift_if(node: ir.Node) -> None:
+    if node.op_type != "If" or node.domain:
+        return
+    branches = [node.attributes["then_branch"].value, node.attributes["else_branch"].value]
+    wanted: dict[ir.Value, None] = {}
+    for branch in branches:
+        wanted.update(dict.fromkeys(captured(branch)))
+    for branch in branches:
+        lift(branch, list(wanted))
+        _own_outputs(branch)
+    given = [value for value in wanted if is_dynamic(value)]
+    node.resize_inputs(1 + len(given))
+    for index, value in enumerate(given, 1):
+        node.replace_input_with(index, value)
+
+
+def _own_outputs(graph: ir.Graph) -> None:
+    """Every output of a body is made by a node of it, and only once."""
+    seen: set[ir.Value] = set()
+    for index, value in enumerate(list(graph.outputs)):
+        if value.producer() is None or value in seen:
+            copy = ir.node("Identity", [value])
+            copy.outputs[0].name, copy.outputs[0].type, copy.outputs[0].shape = f"{value.name}/out_{index}", value.type, value.shape
+            graph.append(copy)
+            graph.outputs[index] = copy.outputs[0]
+        seen.add(graph.outputs[index])

@@ -6,13 +6,15 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
-from isomorph.dialects._lower import Mapping, Rewrite, rewrite
-from isomorph.dialects.tflite.from_onnx import legalize, loops, peephole, positions, resizing, windows
+from isomorph.dialects._forms import SHARED
+from isomorph.dialects._forms.common import last_axis_softmax
+from isomorph.dialects._forms.rounds import to_kernel
+from isomorph.dialects._lower import Mapping, rewrite
+from isomorph.dialects.tflite.from_onnx import peephole
 from isomorph.dialects.tflite.from_onnx.kernels import kernel_types
-from isomorph.dialects.tflite.from_onnx.legalize import last_axis_softmax
+from isomorph.dialects.tflite.from_onnx.legalize import legalize
 from isomorph.dialects.tflite.from_onnx.operators import from_onnx
 from isomorph.dialects.tflite.from_onnx.quantized import quantize
-from isomorph.dialects.tflite.from_onnx.rules import legalize as forms
 from isomorph.errors import Unsupported, Usage
 from isomorph.model import Model, Signature
 from isomorph.passes import captures, functions, fuse, layout, shapes, types
@@ -24,14 +26,12 @@ from isomorph.passes.tidy import sweep, tidy
 from isomorph.report import Finding, Severity
 from isomorph.tensors import lazily
 
-ROUNDS = 24  # decompositions nest: Attention -> Softmax -> ... ; more rounds than this mean a rule that feeds itself
 WANTS_LAST = {"Conv", "TransposedConv", "MaxPool", "AveragePool", "ResizeSpatial", "DepthToSpace", "SpaceToDepth"}
 
 simplify = Mapping().update(decompose).update(resample).update(recurrent)
 for _key in from_onnx.rules:
     simplify.rules.pop(_key, None)
-FORMS = (legalize, loops, positions, resizing, windows)  # importing them has filled the table
-simplify.update(forms)
+simplify.update(SHARED).update(legalize)
 
 
 def from_hub(model: Model, *, dtype: str | None = None) -> Model:
@@ -48,7 +48,7 @@ def from_hub(model: Model, *, dtype: str | None = None) -> Model:
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
     fold(graph)
     fuse.apply(graph, fuse.fuse)  # patterns of whole ONNX operators, before those are taken apart
-    reasons = to_kernel(graph)
+    reasons = to_kernel(graph, simplify, from_onnx)
     sweep(graph)  # what patterns have left unread would count as a reader
     while fuse.apply(graph, fuse.scales):  # factors and offsets that taking apart has left behind layers
         fold(graph)
@@ -64,7 +64,7 @@ def from_hub(model: Model, *, dtype: str | None = None) -> Model:
     settle = Mapping()
     settle("Softmax", "LogSoftmax")(last_axis_softmax)
     rewrite(graph, settle, keep=lambda node: True, infer=shapes.infer_node)
-    explicit_captures(graph)
+    captures.explicit(graph)
     done = rewrite(graph, from_onnx, "tflite")
     for each in (graph, *graph.subgraphs()):
         peephole.improve(each)
@@ -85,23 +85,6 @@ def from_hub(model: Model, *, dtype: str | None = None) -> Model:
     for each in (graph, *graph.subgraphs()):
         findings += each.meta.pop("findings", [])
     return Model(whole, "tflite", model.signatures or [signature], dict(model.metadata), [*findings, *done.findings])
-
-
-def to_kernel(graph: ir.Graph) -> dict[str, str]:
-    """Rewrites until only operators of the kernel are left; returns why a rule refused, by node."""
-    reasons: dict[str, str] = {}
-    for _ in range(ROUNDS):
-        mapping = Mapping().update(simplify)
-        for node in (*graph.all_nodes(),):
-            key = (node.domain, node.op_type)
-            if key not in mapping.rules and key not in from_onnx.rules and functions.has_function(node):
-                mapping.rules[key] = functions.EXPAND
-        done = Rewrite(graph, mapping, "", keep=lambda node: True, infer_node=shapes.infer_node).run()
-        reasons.update((where, why) for _, where, why in done.blockers)
-        if not done.changed:
-            break
-        fold(graph)
-    return reasons
 
 
 LARGEST_HALF = 65504.0
@@ -159,41 +142,3 @@ def fuse_activations(graph: ir.Graph) -> None:
         out.name, old.name = old.name, None
         old.replace_all_uses_with(out, replace_graph_outputs=True)
         graph.remove(node, safe=True)
-
-
-def explicit_captures(graph: ir.Graph) -> None:
-    """Both branches of an If take the same inputs: everything that either reads from around it. Inner bodies first."""
-    for body in graph.subgraphs():
-        for node in list(body):
-            _lift_if(node)
-    for node in list(graph):
-        _lift_if(node)
-
-
-def _lift_if(node: ir.Node) -> None:
-    if node.op_type != "If" or node.domain:
-        return
-    branches = [node.attributes["then_branch"].value, node.attributes["else_branch"].value]
-    wanted: dict[ir.Value, None] = {}
-    for branch in branches:
-        wanted.update(dict.fromkeys(captures.captured(branch)))
-    for branch in branches:
-        captures.lift(branch, list(wanted))
-        _own_outputs(branch)
-    given = [value for value in wanted if captures.is_dynamic(value)]
-    node.resize_inputs(1 + len(given))
-    for index, value in enumerate(given, 1):
-        node.replace_input_with(index, value)
-
-
-def _own_outputs(graph: ir.Graph) -> None:
-    """Every output of a body is made by a node of it, and only once."""
-    seen: set[ir.Value] = set()
-    for index, value in enumerate(list(graph.outputs)):
-        if value.producer() is None or value in seen:
-            copy = ir.node("Identity", [value])
-            copy.outputs[0].name, copy.outputs[0].type, copy.outputs[0].shape = f"{value.name}/out_{index}", value.type, value.shape
-            graph.append(copy)
-            graph.outputs[index] = copy.outputs[0]
-        seen.add(graph.outputs[index])
-

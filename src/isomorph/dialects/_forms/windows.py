@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from isomorph.dialects._lower import Builder, constant
-from isomorph.dialects.tflite.from_onnx.rules import FLOATS, legalize
+from isomorph.dialects._forms.common import FLOATS
+from isomorph.dialects._lower import Builder, Mapping, constant
 from isomorph.passes.decompose import interval, shape_of
 from isomorph.tensors import lazily
+
+windows = Mapping()
 
 # ---- windows
 
@@ -79,7 +81,7 @@ def flat_weight(op: Builder, w: ir.Value, axis: int) -> ir.Value:
     return op.const(lazily(lambda a: a.reshape(sizes), w.const_value, dims=sizes), name=w.name)
 
 
-@legalize("Conv")
+@windows("Conv")
 def conv(op, x, w, b=None, *, kernel_shape=None, auto_pad="NOTSET", pads=None, strides=None, dilations=None, group=1):
     rank, (_, _, *sizes) = op.of(x)
     n = rank - 2
@@ -148,7 +150,7 @@ def len_of(vector: ir.Value) -> int:
     return int(sizes[0])
 
 
-@legalize("ConvTranspose")
+@windows("ConvTranspose")
 def conv_transpose(
     op, x, w, b=None, *, kernel_shape=None, auto_pad="NOTSET", pads=None, strides=None, dilations=None, group=1, output_padding=None, output_shape=None
 ):
@@ -289,7 +291,7 @@ def _lowest(dtype: ir.DataType) -> float:
     return -math.inf if dtype in FLOATS else np.iinfo(dtype.numpy()).min
 
 
-@legalize("MaxPool")
+@windows("MaxPool")
 def max_pool(op, x, *, kernel_shape, auto_pad="NOTSET", pads=None, strides=None, dilations=None, ceil_mode=0, storage_order=0):
     rank, (_, _, *sizes) = op.of(x)
     n = rank - 2
@@ -351,7 +353,7 @@ def _flat_positions(sizes: list[int], ends: list[int], storage_order: int) -> np
     return np.pad((outer + inner).astype(np.int64), [(0, 0), (0, 0), *zip(ends[:n], ends[n:], strict=True)])
 
 
-@legalize("AveragePool")
+@windows("AveragePool")
 def average_pool(op, x, *, kernel_shape, auto_pad="NOTSET", pads=None, strides=None, dilations=None, ceil_mode=0, count_include_pad=0):
     """The kernel's own SAME counts what lies inside. Other paddings: the mean over zeros, times a constant that corrects the count."""
     rank, (_, _, *sizes) = op.of(x)
@@ -415,7 +417,7 @@ def _counts(sizes: list[int], kernel: list[int], strides: list[int], dilations: 
     return np.maximum(counts, 1)
 
 
-@legalize("LpPool")
+@windows("LpPool")
 def lp_pool(op, x, *, kernel_shape, p=2, **window):
     """(sum |x|^p)^(1/p) as an average that counts the padding."""
     powered = op.Mul(x, x) if p == 2 else op.Abs(x) if p == 1 else op.Pow(op.Abs(x), float(p))
@@ -426,16 +428,16 @@ def lp_pool(op, x, *, kernel_shape, p=2, **window):
     return op.Sqrt(total) if p == 2 else total if p == 1 else op.Pow(total, 1.0 / p)
 
 
-@legalize("GlobalAveragePool")
+@windows("GlobalAveragePool")
 def global_average_pool(op, x):
     return op.ReduceMean(x, list(range(2, op.of(x)[0])), keepdims=1)
 
 
-@legalize("GlobalMaxPool")
+@windows("GlobalMaxPool")
 def global_max_pool(op, x):
     return op.ReduceMax(x, list(range(2, op.of(x)[0])), keepdims=1)
 
 
-@legalize("GlobalLpPool")
+@windows("GlobalLpPool")
 def global_lp_pool(op, x, *, p=2):
     return op.Pow(op.ReduceSum(op.Pow(op.Abs(x), float(p)), list(range(2, op.of(x)[0])), keepdims=1), 1.0 / p)

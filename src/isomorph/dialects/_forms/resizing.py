@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from isomorph.dialects._lower import Builder, constant
-from isomorph.dialects.tflite.from_onnx.rules import legalize
+from isomorph.dialects._lower import Builder, Mapping, constant
 from isomorph.passes.decompose import shape_of
 
+resizing = Mapping()
 
-@legalize("Resize")
+
+@resizing("Resize")
 def resize(
     op,
     x,

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from isomorph.dialects._lower import Builder
-from isomorph.dialects.tflite.from_onnx.rules import legalize
+from isomorph.dialects._lower import Builder, Mapping
+
+loops = Mapping()
 
 
-@legalize("Loop")
+@loops("Loop")
 def loop(op, count, condition, *carried, body):
     """WHILE over [round, go on, carried values, collected outputs, captured values]; collected outputs grow by concatenation."""
     from isomorph.passes.captures import captured, is_dynamic, lift

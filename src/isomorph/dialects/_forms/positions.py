@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from isomorph.dialects._lower import Builder, Ints, constant
-from isomorph.dialects.tflite.from_onnx.rules import legalize
+from isomorph.dialects._lower import Builder, Ints, Mapping, constant
 from isomorph.passes.decompose import interval, shape_of
+
+positions = Mapping()
 
 
 def wrapped(op: Builder, indices: ir.Value, sizes: list | int | str | None, vector: Any) -> ir.Value:
@@ -43,7 +44,7 @@ def _is_wrapped(value: ir.Value) -> bool:
     )
 
 
-@legalize("Gather")
+@positions("Gather")
 def gather(op, x, indices, *, axis=0):
     if _is_wrapped(indices):
         return NotImplemented
@@ -51,7 +52,7 @@ def gather(op, x, indices, *, axis=0):
     return op.Gather(x, wrapped(op, indices, sizes[axis], lambda: op.Squeeze(shape_of(op, x, axis), [0])), axis=axis)
 
 
-@legalize("GatherND")
+@positions("GatherND")
 def gather_nd(op, x, indices, *, batch_dims=0):
     """Batch axes become leading coordinates."""
     _, sizes = op.of(x)
@@ -68,7 +69,7 @@ def gather_nd(op, x, indices, *, batch_dims=0):
     return op.GatherND(x, wrapped(op, indices, sizes[:depth], lambda: shape_of(op, x, *range(depth))))
 
 
-@legalize("ScatterND")
+@positions("ScatterND")
 def scatter_nd(op, x, indices, updates, *, reduction="none"):
     """The kernel adds updates to zeros. Overwriting: a scattered count of ones chooses between old and new."""
     _rank, sizes = op.of(x)
@@ -132,7 +133,7 @@ def _scatter_one_by_one(op: Builder, data: ir.Value, indices: ir.Value, updates:
 ROWS = 64
 
 
-@legalize("Pad")
+@positions("Pad")
 def pad(op, x, pads, value=None, axes: Ints | None = None, *, mode="constant"):
     """All axes, no cuts; edge and wrap read constant positions."""
     rank, _sizes = op.of(x)
