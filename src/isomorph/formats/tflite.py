@@ -613,7 +613,8 @@ class _Writer:
         dims = list(constant.shape) if constant is not None else None if value.shape is None else list(value.shape)
         fixed = [dim if isinstance(dim, int) else 1 for dim in dims or ()]
         return schema().record(
-            "Tensor", shape=[int(dim) for dim in fixed], type=element, name=value.name or "",
+            "Tensor", shape=[int(dim) for dim in fixed], type=element,
+            name="" if value.meta.get("unnamed") else value.name or "",
             buffer=0 if constant is None else self.buffer(constant, _stays_sparse(value)), quantization=self.quantization(value, places),
             is_variable=bool(value.meta.get("variable")), has_rank=dims is not None,
             shape_signature=[dim if isinstance(dim, int) else -1 for dim in dims] if dims and any(not isinstance(dim, int) for dim in dims) else None,

@@ -37,7 +37,8 @@ def whole_window(node: ir.Node) -> bool:
     matrix = nodes.computed(node.graph, lazily(lambda w: w[:, top:top + height, left:left + width].reshape(outputs, features), weight.const_value,
                                                dims=(outputs, features)), weight.name)
     flat = nodes.reshaped(node, source, [sizes[0], features], f"{node.name}/flat")
-    return nodes.take_over(node, nodes.reshaped(node, _layer(node, flat, matrix, node.inputs[2], outputs), out, f"{node.name}/pixel"))
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    return nodes.take_over(node, nodes.reshaped(node, _layer(node, flat, matrix, bias, outputs), out, f"{node.name}/pixel"))
 
 
 def _padding(node: ir.Node, pad: ir.Node | None, sizes: list[int], kernel: list[int]) -> tuple[int, int] | None:
@@ -90,8 +91,8 @@ def _bias(graph: ir.Graph, layers: list[ir.Node]) -> ir.Value | None:
     biases = [layer.inputs[2] for layer in layers if len(layer.inputs) > 2 and layer.inputs[2] is not None]
     if len(biases) < 2:
         return biases[0] if biases else None
-    total = np.sum([constant(bias) for bias in biases], axis=0, dtype=np.float32)
-    return nodes.constant_of(graph, total, biases[0].name)
+    one, other = (constant(bias) for bias in biases)
+    return nodes.constant_of(graph, one + other, biases[0].name)
 
 
 def _layer(at: ir.Node, x: ir.Value, matrix: ir.Value, bias: ir.Value | None, outputs: int, activation: str | None = None) -> ir.Value:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass
@@ -46,6 +48,7 @@ def from_hub(model: Model, *, dtype: str | None = None) -> Model:
     functions.inline(whole)
     graph = whole.graph
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
+    known = {value.name for each in (graph, *graph.subgraphs()) for value in _values(each)}
     fold(graph)
     fuse.apply(graph, fuse.fuse)  # patterns of whole ONNX operators, before those are taken apart
     reasons = to_kernel(graph, simplify, from_onnx)
@@ -70,6 +73,10 @@ def from_hub(model: Model, *, dtype: str | None = None) -> Model:
         peephole.improve(each)
         fuse_activations(each)
     sweep(graph)
+    for each in (graph, *graph.subgraphs()):
+        for value in _values(each):
+            if value.name not in known and (value.const_value is None or value.const_value.nbytes < NAMED_BYTES):
+                value.meta["unnamed"] = True
     if dtype is not None:
         store_weights(graph, dtype, findings)
     blockers = [(operator, where, reasons.get(where, why)) for operator, where, why in done.blockers]
@@ -85,6 +92,17 @@ def from_hub(model: Model, *, dtype: str | None = None) -> Model:
     for each in (graph, *graph.subgraphs()):
         findings += each.meta.pop("findings", [])
     return Model(whole, "tflite", model.signatures or [signature], dict(model.metadata), [*findings, *done.findings])
+
+
+NAMED_BYTES = 1024  # of a constant that keeps the name which it was given on the way here
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Every value that a graph itself names."""
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
 
 
 LARGEST_HALF = 65504.0

@@ -9,7 +9,7 @@ What each operator computes: https://github.com/google-ai-edge/LiteRT, `tflite/k
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ END = np.iinfo(np.int64).max
 to_onnx.same({
     "ABS": "Abs", "FLOOR": "Floor", "CEIL": "Ceil", "ROUND": "Round", "NEG": "Neg", "SIN": "Sin", "COS": "Cos", "EXP": "Exp", "LOG": "Log", "SQRT": "Sqrt",
     "SIGN": "Sign", "POW": "Pow", "RELU": "Relu", "ELU": "Elu", "TANH": "Tanh", "LOGISTIC": "Sigmoid", "HARD_SWISH": "HardSwish", "PRELU": "PRelu",
-    "LOGICAL_AND": "And", "LOGICAL_OR": "Or", "LOGICAL_NOT": "Not", "SELECT_V2": "Where", "BITWISE_XOR": "BitwiseXor", "ADD_N": "Sum",
+    "LOGICAL_AND": "And", "LOGICAL_OR": "Or", "LOGICAL_NOT": "Not", "BITWISE_XOR": "BitwiseXor", "ADD_N": "Sum",
 })
 
 
@@ -81,7 +81,7 @@ def bounded(op: Builder, count: int, most: int = 1 << 22) -> int:
     return count if 0 <= count <= most else op.reject(f"{count} elements or parts")
 
 
-def wide(op: Builder, *xs: ir.Value, types: Sequence[ir.DataType] = NARROW, to: ir.DataType = INT32) -> tuple[ir.Value, ...]:
+def wide(op: Builder, *xs: ir.Value, types: Container[ir.DataType] = NARROW, to: ir.DataType = INT32) -> tuple[ir.Value, ...]:
     """Small integers as int32."""
     return tuple(op.Cast(x, to=to) if x.dtype in types else x for x in xs)
 
@@ -262,7 +262,8 @@ def atan2(op, y, x):
 def right_shift(op, x, y):
     """An arithmetic shift: division by a power of two, rounded down. ONNX shifts unsigned integers only."""
     if x.dtype.name.startswith("U"):
-        return op.BitShift(x, y, direction="RIGHT")
+        a, b = wide(op, x, y, types=(ir.DataType.UINT16,), to=ir.DataType.UINT32)
+        return narrow(op, op.BitShift(a, b, direction="RIGHT"), x)
     a, b = (op.Cast(value, to=INT64) for value in (x, y))
     power = op.Cast(op.BitShift(op.const(np.uint64(1)), op.Cast(b, to=ir.DataType.UINT64), direction="LEFT"), to=INT64)
     return op.Cast(op.Div(op.Sub(a, op.Mod(a, power)), power), to=x.dtype)
@@ -274,8 +275,17 @@ def select(op, condition, x, y):
     rank, _ = op.of(x)
     if condition.shape is not None and condition.shape.rank() == 1 and rank > 1:
         condition = op.Unsqueeze(condition, list(range(1, rank)))
-    a, b = wide(op, x, y)
+    return select_v2(op, condition, x, y)
+
+
+@to_onnx("SELECT_V2")
+def select_v2(op, condition, x, y):
+    """In the next wider type where ONNX Runtime has no kernel for that of the values."""
+    a, b = wide(op, x, y, types=CHOSEN_AS, to=CHOSEN_AS.get(x.dtype, x.dtype))
     return narrow(op, op.Where(condition, a, b), x)
+
+
+CHOSEN_AS = {ir.DataType.INT16: INT32, ir.DataType.UINT16: INT32, ir.DataType.UINT64: INT64, ir.DataType.BOOL: ir.DataType.UINT8}
 
 
 @to_onnx("CAST")
@@ -290,7 +300,7 @@ def bitcast(op, x):
     target = op.outputs[0].dtype
     if x.dtype.itemsize != target.itemsize:
         return op.reject("a change of the element size has no equivalent")
-    return op.BitCast(x, to=target)
+    return op.Cast(x, to=target) if x.dtype == ir.DataType.BOOL else op.BitCast(x, to=target)   # a bool is a byte of 0 or 1; ONNX Runtime casts those only
 
 
 @to_onnx("CUMSUM")
@@ -709,7 +719,10 @@ def concatenation(op, *xs, axis=0, fused_activation_function="NONE"):
 
 @to_onnx("SPLIT")
 def split(op, axis: Int, x, *, num_splits):
-    return op.Split(x, axis=axis, num_outputs=len(op.outputs), _outputs=len(op.outputs))
+    size, count = op.of(x)[1][axis], len(op.outputs)
+    if size == 0:                                   # which ONNX Runtime does not divide by a number
+        return op.Split(x, [0] * count, axis=axis, _outputs=count)
+    return op.Split(x, axis=axis, num_outputs=count, _outputs=count)
 
 
 @to_onnx("SPLIT_V")
