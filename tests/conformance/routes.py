@@ -48,4 +48,6 @@ class Route:
 ROUTES = {route.name: route for route in (
     Route("tflite", "ONNX → TFLite, run by LiteRT", ("tflite",), "litert", bars=(1300, 1150)),
     Route("tflite-onnx", "and back to ONNX, run by ONNX Runtime", ("tflite", "onnx"), "onnxruntime"),
+    Route("torchscript", "ONNX → TorchScript, run by PyTorch", ("torchscript",), "torch", environment="torch", bars=(1450, 1100)),
+    Route("pt2", "ONNX → exported program, run by PyTorch", ("torch_export",), "torch", environment="torch", share=4, bars=(1450, 1100)),
 )}

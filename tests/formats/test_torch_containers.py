@@ -13,7 +13,7 @@ import pytest
 
 from isomorph.artifact import Artifact
 from isomorph.errors import Damaged, Missing, Unsupported
-from isomorph.formats import _table, torch
+from isomorph.formats import _table, _torch_zip, torch
 from isomorph.model import Checkpoint
 from isomorph.tensors import NAME, NUMBER, SliceTensor, array_tensor, numpy_type
 
@@ -85,7 +85,7 @@ def test_shared_memory_stays_shared(container, tmp_path):
     assert "weights.tied" in {finding.code for finding in again.findings}
 
 
-@pytest.mark.parametrize("dtype", sorted(torch.STORAGE_OF | torch.UNTYPED))
+@pytest.mark.parametrize("dtype", sorted(_torch_zip.STORAGE_OF | _torch_zip.UNTYPED))
 @pytest.mark.parametrize("dims", [(), (0, 3), (1,), (2, 3, 4)])
 def test_what_is_written_is_read(dtype, dims, tmp_path):
     number = NUMBER[dtype]

@@ -59,7 +59,7 @@ def test_a_buffer_that_changes_is_an_input_and_an_output(folder, tmp_path):
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     results = dict(zip([value.name for value in session.get_outputs()],
                        session.run(None, {"x": np.ones((2, 3), np.float32), "total": np.ones(3, np.float32)}), strict=True))
-    np.testing.assert_array_equal(results.pop("total_next"), np.full(3, 3, np.float32))
+    np.testing.assert_array_equal(results.pop("total/next"), np.full(3, 3, np.float32))
     np.testing.assert_array_equal(*results.values(), np.full(3, 6, np.float32))
 
 
@@ -86,7 +86,7 @@ def test_silero_vad_streams_a_minute_like_pytorch(tmp_path):
         worst = 0.0
         for chunk, expected in zip(arrays[f"x{rate}"], arrays[f"y{rate}"], strict=True):
             results = dict(zip(names, session.run(None, {"x": chunk[None], "sr": np.asarray(rate, np.int64), **states}), strict=True))
-            states = {name: results[f"{name}_next"] for name in states}
+            states = {name: results[f"{name}/next"] for name in states}
             worst = max(worst, float(np.abs(results["output"] - expected).max()))
         assert len(arrays[f"y{rate}"]) == 1875
         assert worst <= 1e-4

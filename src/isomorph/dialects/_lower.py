@@ -12,7 +12,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -241,6 +241,7 @@ class Rewrite:
     infer_node: Callable[[ir.Node], None] | None = None
     changed: int = 0
     shared: dict[Any, ir.Value] = field(default_factory=dict)  # constants that several nodes of the target use
+    builder_class: ClassVar[type[Builder]] = Builder  # what rules get as `op`; a dialect whose nodes are not ONNX's has its own
     _count: int = 0
     _names: set[str] = field(default_factory=set)
     _counts: dict[str, int] = field(default_factory=dict)
@@ -290,7 +291,7 @@ class Rewrite:
 
     def apply(self, node: ir.Node) -> bool:
         """Replaces one node by what its rule makes of it. False where the rule returns NotImplemented (leave it) or rejects it."""
-        op = Builder(node, self.domain, self)
+        op = self.builder_class(node, self.domain, self)
         try:
             arguments, attributes = self.bind(self.mapping.rules[node.domain, node.op_type], node)
             result = self.mapping.rules[node.domain, node.op_type].function(op, *arguments, **attributes)

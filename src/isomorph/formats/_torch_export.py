@@ -14,7 +14,7 @@ from isomorph.dialects.torch.interpreter import UNKNOWN, Cell, Interpreter, Rais
 from isomorph.dialects.torch.lowering import Lowering
 from isomorph.dialects.torch.to_onnx import SCALAR_TYPES
 from isomorph.errors import Damaged, IsomorphError, Unsupported
-from isomorph.formats import _torch_files
+from isomorph.formats import _torch_files, _torch_interface
 from isomorph.formats._torch_values import DType, Storage, TensorRecord, flatten, is_sizes, made_tensor
 from isomorph.model import HUB_IR_VERSION, HUB_OPSET, Model
 from isomorph.report import Finding, Severity
@@ -173,7 +173,7 @@ class Graph:
         for spec in self.specs("output_specs"):
             self.give(spec)
         for name in sorted(self.changed):
-            self.outputs.append((f"{name}_next", self.machine.plain(self.buffers[name])))
+            self.outputs.append((f"{name}/next", self.machine.plain(self.buffers[name])))
         return self
 
     def written(self) -> frozenset[str]:
@@ -214,7 +214,7 @@ class Graph:
             name = str(fields(fields(fields(spec, "user_output"), "arg"), "as_tensor").get("name", f"output_{len(self.outputs)}"))
         else:
             change = fields(spec, "buffer_mutation")
-            value, name = self.values.get(str(fields(change, "arg").get("name")), UNKNOWN), f"{change.get('buffer_name')}_next"
+            value, name = self.values.get(str(fields(change, "arg").get("name")), UNKNOWN), f"{change.get('buffer_name')}/next"
             if not change:
                 self.lowering.block(next(iter(spec), "output"), "outputs of this kind have no graph")
                 return
@@ -299,11 +299,12 @@ def read(artifact: Artifact, archive: Archive, root: str) -> Model:
         graph = Graph(program, written).run()
     lowering = graph.lowering
     for name, _ in graph.outputs:
-        if name.endswith("_next") and name.removesuffix("_next") in program.tensors:
-            program.findings.append(Finding("torch.state", Severity.LOW, name.removesuffix("_next"),
+        if name.endswith("/next") and name.removesuffix("/next") in program.tensors:
+            program.findings.append(Finding("torch.state", Severity.LOW, name.removesuffix("/next"),
                                             "the program changes this buffer: it is an input and an output, and starts with the value in the file"))
     outputs = [] if lowering.blockers else graph.outputs
     made = lowering.finish(outputs)
+    _torch_interface.restore(made, archive, root)
     made.opset_imports.update({"": HUB_OPSET})
     metadata: dict[str, Any] = {"operators": dict(lowering.operators)} | ({"blockers": list(lowering.blockers)} if lowering.blockers else {})
     return Model(ir.Model(made, ir_version=HUB_IR_VERSION), "torch", metadata=metadata, findings=[*program.findings, *lowering.findings])

@@ -6,16 +6,15 @@ from __future__ import annotations
 
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import Damaged, Missing, Unsafe, Usage
-from isomorph.formats import Capabilities, Format, Match, _torch
+from isomorph.formats import Capabilities, Format, Match, _torch, _torch_zip
 from isomorph.formats._torch_values import HALF_COMPLEX, PACKED, ArrayRecord, Flat, TensorRecord, flatten, rejected
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Finding, Report, Severity
-from isomorph.tensors import NAME, Tensor, array_tensor, packed
+from isomorph.tensors import NAME, Tensor, array_tensor
 from isomorph.wire import files, json_head, pickle
 
 if TYPE_CHECKING:
@@ -243,17 +242,6 @@ def _read_shards(artifact: Artifact) -> Checkpoint:
 
 # Writing
 
-STORAGE_OF = {"FLOAT": "FloatStorage", "DOUBLE": "DoubleStorage", "FLOAT16": "HalfStorage", "BFLOAT16": "BFloat16Storage", "UINT8": "ByteStorage",
-              "INT8": "CharStorage", "INT16": "ShortStorage", "INT32": "IntStorage", "INT64": "LongStorage", "BOOL": "BoolStorage",
-              "COMPLEX64": "ComplexFloatStorage", "COMPLEX128": "ComplexDoubleStorage"}
-# Types that have no storage class: an untyped storage, and the type with the tensor
-UNTYPED = {"UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "FLOAT8E4M3FN": "float8_e4m3fn", "FLOAT8E4M3FNUZ": "float8_e4m3fnuz",
-           "FLOAT8E5M2": "float8_e5m2", "FLOAT8E5M2FNUZ": "float8_e5m2fnuz", "FLOAT8E8M0": "float8_e8m0fnu"}
-ALIGNMENT = 64
-EARLIEST = (1980, 1, 1, 0, 0, 0)           # every member has this time, so that equal tensors make equal files
-HEADER_BYTES, ZIP64_BYTES = 30, 20
-
-
 def write(model: Checkpoint, path: str | os.PathLike, *, force: bool = False, progress: Progress = SILENT) -> Report:
     """A zip with a state_dict of protocol 2, as torch.load(weights_only=True) takes it; tensors are asked for one after another.
 
@@ -264,7 +252,7 @@ def write(model: Checkpoint, path: str | os.PathLike, *, force: bool = False, pr
     if not hasattr(model, "tensors"):
         raise Usage("a .pt holds weights and not a graph", where=str(path), hint="hand over a Checkpoint, such as isomorph.model.weights(model)")
     blockers = [(name, name, f"PyTorch has no type for {NAME[int(tensor.dtype)]}") for name, tensor in model.tensors.items()
-                if NAME[int(tensor.dtype)] not in STORAGE_OF and NAME[int(tensor.dtype)] not in UNTYPED]
+                if NAME[int(tensor.dtype)] not in _torch_zip.STORAGE_OF and NAME[int(tensor.dtype)] not in _torch_zip.UNTYPED]
     if blockers:
         raise rejected(blockers, str(path))
     entries, storages = _lay_out(model)
@@ -272,15 +260,12 @@ def write(model: Checkpoint, path: str | os.PathLike, *, force: bool = False, pr
     if model.metadata:
         report.add("metadata.dropped", Severity.INFO, str(path), f"{len(model.metadata)} entries of metadata are not written: the file is a plain state_dict")
     progress.start("write", sum(storage.nbytes for storage in storages), "bytes")
-    with files.replacing(path, force=force) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-        _member(archive, file, "archive/data.pkl", [_pickled(entries)], progress)
-        _member(archive, file, "archive/byteorder", [b"little"], progress)
+    with _torch_zip.writing(path, "archive", force=force, progress=progress) as archive:
+        archive.member("data.pkl", [_pickled(entries)])
+        archive.text("byteorder", "little")
         for key, storage in enumerate(storages):
-            chunks = storage.chunks() if hasattr(storage, "chunks") else [packed(storage.numpy())]
-            written = _member(archive, file, f"archive/data/{key}", chunks, progress)
-            if written != storage.nbytes:
-                raise Damaged(f"gave {written} bytes where {storage.nbytes} were announced", where=str(storage.name))
-        _member(archive, file, "archive/version", [b"3\n"], progress)
+            archive.tensor(f"data/{key}", storage)
+        archive.text("version", "3\n")
     progress.finish()
     report.facts |= {"bytes": path.stat().st_size, "tensors": len(model.tensors), "storages": len(storages)}
     return report
@@ -325,7 +310,7 @@ def _lay_out(model: Checkpoint) -> tuple[list[tuple], list[Any]]:
                 storages.append(_Whole(storage, number, storage.bytes // item))
             entries.append((name, number, number_of_group[group], offset, dims, strides))
         else:
-            strides = tuple(_product(dims[axis + 1:]) for axis in range(len(dims)))
+            strides = _torch_zip.strides_of(dims)
             entries.append((name, number, len(storages), 0, dims, strides))
             storages.append(tensor)
     return [(*entry, storages[entry[2]].size, storages[entry[2]].nbytes) for entry in entries], storages
@@ -336,56 +321,16 @@ def _item(number: int) -> int:
     return BITS[number] // 8
 
 
-def _product(dims: tuple[int, ...]) -> int:
-    result = 1
-    for dim in dims:
-        result *= max(dim, 1)
-    return result
-
-
-def _member(archive: zipfile.ZipFile, file: Any, name: str, chunks: Any, progress: Progress) -> int:
-    """One stored member whose data begins at a multiple of 64, so that PyTorch can map it."""
-    info = zipfile.ZipInfo(name, EARLIEST)
-    padding = -(file.tell() + HEADER_BYTES + len(name.encode()) + ZIP64_BYTES + 4) % ALIGNMENT
-    info.extra = b"FB" + padding.to_bytes(2, "little") + b"Z" * padding
-    written = 0
-    with archive.open(info, "w", force_zip64=True) as member:
-        for chunk in chunks:
-            member.write(chunk)
-            written += memoryview(chunk).nbytes
-            progress.advance(memoryview(chunk).nbytes)
-    return written
-
-
 def _pickled(entries: list[tuple]) -> bytes:
-    """OrderedDict of `torch._utils._rebuild_tensor_v2(storage, offset, size, stride, False, OrderedDict())`, or _v3 with a dtype, in protocol 2."""
-    ordered = b"ccollections\nOrderedDict\n"
-    out = [b"\x80\x02", ordered, b")R("]
+    """An OrderedDict of tensors in protocol 2."""
+    out = [b"\x80\x02", _torch_zip.ORDERED, b"("]
     for name, number, key, offset, dims, strides, count, size in entries:
-        kind = NAME[number]
-        typed = kind in STORAGE_OF
-        out += [_text(name), b"ctorch._utils\n_rebuild_tensor_" + (b"v2" if typed else b"v3") + b"\n((", _text("storage"),
-                f"ctorch{'' if typed else '.storage'}\n{STORAGE_OF.get(kind, 'UntypedStorage')}\n".encode(), _text(str(key)), _text("cpu"),
-                _number(count if typed else size), b"tQ", _number(offset), b"(", *map(_number, dims), b"t(", *map(_number, strides), b"t\x89", ordered, b")R"]
-        out += [b"tR"] if typed else [f"ctorch\n{UNTYPED[kind]}\n".encode(), b"tR"]
-    out.append(b"u.")
-    return b"".join(out)
-
-
-def _text(text: str) -> bytes:
-    data = text.encode("utf-8", "surrogatepass")
-    return b"X" + len(data).to_bytes(4, "little") + data
-
-
-def _number(value: int) -> bytes:
-    if value < 1 << 31:
-        return b"J" + value.to_bytes(4, "little")
-    data = value.to_bytes(9, "little", signed=True)
-    return b"\x8a" + bytes([len(data)]) + data
+        out += [_torch_zip.text(name), _torch_zip.rebuilt(NAME[number], key, count, size, offset, dims, strides)]
+    return b"".join([*out, b"u."])
 
 
 FORMAT = Format(
     name="torch", title="PyTorch", extensions=(".pt", ".pth", ".bin", ".ckpt"), holds="weights",
     spec="https://github.com/pytorch/pytorch/blob/main/torch/serialization.py", identify=identify, read=read, write=write,
-    can=Capabilities(dtypes=frozenset(STORAGE_OF) | frozenset(UNTYPED)),
+    can=Capabilities(dtypes=frozenset(_torch_zip.STORAGE_OF) | frozenset(_torch_zip.UNTYPED)),
 )

@@ -1,16 +1,18 @@
 """PyTorch .pt2: an exported program as JSON with its weights, or a package that AOTInductor compiled."""
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import Damaged, Unsupported
-from isomorph.formats import Format, Match, _torch
+from isomorph.formats import Capabilities, Format, Match, _torch
 from isomorph.progress import SILENT, Progress
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
     from isomorph.model import Model
+    from isomorph.report import Report
     from isomorph.wire.archive import Archive
 
 OLD = "serialized_exported_program.json"
@@ -81,7 +83,14 @@ def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model:
     return _torch_export.read(artifact, archive, root)
 
 
+def write(model: Model, path: str | os.PathLike[str], *, force: bool = False, progress: Progress = SILENT) -> Report:
+    """A file that `torch.export.load` takes, from a graph of aten calls. Raises `Usage` where the output exists."""
+    from isomorph.formats import _torch_export_writer
+    return _torch_export_writer.write(model, path, force=force, progress=progress)
+
+
 FORMAT = Format(
     name="torch_export", title="PyTorch exported program", extensions=(".pt2",), holds="graph",
-    spec="https://github.com/pytorch/pytorch/blob/main/torch/_export/serde/schema.py", identify=identify, read=read, dialect="torch",
+    spec="https://github.com/pytorch/pytorch/blob/main/torch/_export/serde/schema.py", identify=identify, read=read, write=write, dialect="torch",
+    can=Capabilities(dynamic_shapes=True, control_flow=True),
 )

@@ -6,13 +6,14 @@ or are tried until the program takes them.
 from __future__ import annotations
 
 import ast
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import IsomorphError, Unsupported
-from isomorph.formats import Format, Match, _torch
+from isomorph.formats import Capabilities, Format, Match, _torch, _torch_interface
 from isomorph.progress import SILENT, Progress
-from isomorph.report import Finding, Severity
+from isomorph.report import Finding, Report, Severity
 from isomorph.wire.pickle import Call
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ def _candidates(program: Program, given: Mapping[str, Sequence[int]]) -> Iterato
     from isomorph.formats._torch_values import TensorRecord
     parameters = _parameters(program)
     traced = program.traced_inputs()
+    stated, _ = _torch_interface.read(program.archive, program.root)
+    if len(stated) == len(parameters) and all(shape is not None for _, _, shape in stated) and not given:
+        yield {name: (dtype, [dim if dim is not None else f"{name}_{axis}" for axis, dim in enumerate(shape or [])])
+               for (name, _, _), (_, dtype, shape) in zip(parameters, stated, strict=True)}
+        return
     known: dict[str, tuple[str, list[Any]]] = {}
     closed: dict[str, tuple[str, list[Any]]] = {}          # only the batch is open
     fixed: dict[str, tuple[str, list[Any]]] = {}
@@ -146,7 +152,7 @@ class Attempt:
                 self._collect(machine, result, "output")
                 for path, (owner, name, shape) in states.items():
                     if shape is not None:
-                        self.outputs.append((f"{path}_next", machine.plain(machine.attributes[id(owner), name])))
+                        self.outputs.append((f"{path}/next", machine.plain(machine.attributes[id(owner), name])))
         except Stop:
             pass
         except Raised as raised:
@@ -204,19 +210,27 @@ class Attempt:
             findings += lowering.findings
             for path in getattr(self, "state_names", ()):
                 findings.append(Finding("torch.state", Severity.LOW, path, "the module keeps this tensor between calls: it is an input and the output "
-                                        f"{path}_next, and starts at zeros"))
+                                        f"{path}/next, and starts at zeros"))
             if numbers := getattr(self, "number_names", ()):
                 findings.append(Finding("torch.state-number", Severity.LOW, ", ".join(numbers),
                                         "numbers that the module keeps between calls are taken to stay the same"))
         graph = lowering.finish([(name, value) for name, value in self.outputs if isinstance(value, ir.Value)] if not self.blockers else [])
         graph.opset_imports.update({"": HUB_OPSET})
+        _torch_interface.restore(graph, self.program.archive, self.program.root)
         metadata: dict[str, Any] = {"class": self.program.main.kind, "operators": dict(lowering.operators)}
         if self.blockers:
             metadata["blockers"] = list(self.blockers)
         return Model(ir.Model(graph, ir_version=HUB_IR_VERSION), "torch", metadata=metadata, findings=findings)
 
 
+def write(model: Model, path: str | os.PathLike[str], *, force: bool = False, progress: Progress = SILENT) -> Report:
+    """A file that `torch.jit.load` takes, from a graph of aten calls. Raises `Usage` where the output exists."""
+    from isomorph.formats import _torchscript_writer
+    return _torchscript_writer.write(model, path, force=force, progress=progress)
+
+
 FORMAT = Format(
     name="torchscript", title="TorchScript", extensions=(".jit", ".ts", ".ptl", ".pt"), holds="graph",
-    spec="https://github.com/pytorch/pytorch/blob/main/torch/csrc/jit/docs/serialization.md", identify=identify, read=read, dialect="torch",
+    spec="https://github.com/pytorch/pytorch/blob/main/torch/csrc/jit/docs/serialization.md", identify=identify, read=read, write=write, dialect="torch",
+    can=Capabilities(dynamic_shapes=True, control_flow=True),
 )

@@ -28,6 +28,7 @@ class Runtime:
     install: str
     module: str
     reference: dict[str, str] = field(default_factory=dict)      # options that choose its plain reference kernels
+    told: tuple[str, ...] = ()                                   # formats whose files do not say what goes in and out: the option `ports` tells it
 
     @property
     def of_node(self) -> bool:
@@ -61,6 +62,8 @@ class Runtime:
 RUNTIMES: tuple[Runtime, ...] = (
     Runtime("onnxruntime", "ONNX Runtime", ("onnx",), "onnxruntime", "pip install onnxruntime", "isomorph.runtime.onnxruntime"),
     Runtime("litert", "LiteRT", ("tflite",), "ai_edge_litert", "pip install 'isomorph[litert]'", "isomorph.runtime.litert", {"kernels": "reference"}),
+    Runtime("torch", "PyTorch", ("torchscript", "torch_export"), "torch", "pip install torch", "isomorph.runtime.torch",
+            told=("torchscript",)),
 )
 
 

@@ -16,10 +16,9 @@ from isomorph.runtime.session import Port, Session
 from isomorph.verification import inputs as inputs_module
 from isomorph.verification.compare import Comparison, Tolerance, compare
 from isomorph.verification.inputs import Feeds, Given
-from isomorph.verification.subject import Subject, is_bounded, quantum_of
+from isomorph.verification.subject import NEXT, Subject, is_bounded, quantum_of
 from isomorph.verification.tolerances import for_output, tolerance
 
-NEXT = "/next"                      # how the output is named that holds what a variable becomes
 MOST_REFUSALS = 4                   # sizes that the first model takes and the second does not, before it counts as a mismatch
 
 __all__ = ["Comparison", "Feeds", "Given", "Subject", "Tolerance", "compare", "require", "verify"]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FLOATS = {"DOUBLE": 64, "FLOAT": 32, "BFLOAT16": 16, "FLOAT16": 16}
 BOUNDED = frozenset({"Sigmoid", "Softmax", "Tanh", "HardSigmoid", "Softsign", "Sin", "Cos", "Erf", "LSTM", "GRU", "RNN"})
 MOVED = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice", "Cast", "Concat"})
+NEXT = "/next"                                  # how the output is named that holds what a variable becomes
 LARGE = 64                                      # elements from which a constant counts as a weight
 
 
@@ -77,6 +78,17 @@ class Subject:
         assert self.format.read is not None
         return dialects.to_hub(self.format.read(self.artifact))
 
+    def ports(self) -> dict[str, Any]:
+        """Inputs and outputs as the graph that we read has them, for runtimes whose files do not say; without those that stand for variables."""
+        graph = self.hub.graph
+        states = {value.name.removesuffix(NEXT) for value in graph.outputs if value.name and value.name.endswith(NEXT)}
+
+        def port(value: onnx_ir.Value) -> dict[str, Any]:
+            shape = None if value.shape is None else [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+            return {"name": value.name, "dtype": value.dtype.name if value.dtype is not None else "FLOAT", "shape": shape}
+        return {"inputs": [port(value) for value in graph.inputs if value.name not in states],
+                "outputs": [port(value) for value in graph.outputs if not (value.name or "").endswith(NEXT)]}
+
     @contextlib.contextmanager
     def session(self, *, reference: bool = False, timeout: float = 300.0, rewritten: bool = False, expose: bool = False,
                 threads: int = 1) -> Iterator[tuple[Session, str]]:
@@ -84,6 +96,8 @@ class Subject:
         if self.artifact.path is not None and runtime.has_native(self.format.name) and not rewritten:
             options: dict[str, Any] = dict(runtime.native(self.format.name).reference) if reference else {}
             options = options | {"expose": True} if expose else options
+            if self.format.name in runtime.native(self.format.name).told:
+                options = options | {"ports": self.ports()}
             native = Session(self.artifact.path, self.format.name, timeout=timeout, threads=threads, options=options)
             try:
                 opened = native.__enter__()

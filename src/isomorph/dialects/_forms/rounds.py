@@ -12,7 +12,7 @@ ROUNDS = 24  # decompositions nest: Attention -> Softmax -> ... ; more rounds th
 
 
 def to_kernel(graph: ir.Graph, simplify: Mapping, kernel: Mapping) -> dict[str, str]:
-    """Rewrites by `simplify`, and by ONNX's own function bodies where neither table has a rule; returns why a rule refused, by node."""
+    """Rewrites by `simplify`, and by ONNX's own function bodies where neither table has a rule; returns why rules refuse the nodes that are left, by node."""
     reasons: dict[str, str] = {}
     for _ in range(ROUNDS):
         mapping = Mapping().update(simplify)
@@ -21,7 +21,7 @@ def to_kernel(graph: ir.Graph, simplify: Mapping, kernel: Mapping) -> dict[str, 
             if key not in mapping.rules and key not in kernel.rules and functions.has_function(node):
                 mapping.rules[key] = functions.EXPAND
         done = Rewrite(graph, mapping, "", keep=lambda node: True, infer_node=shapes.infer_node).run()
-        reasons.update((where, why) for _, where, why in done.blockers)
+        reasons = {where: why for _, where, why in done.blockers}
         if not done.changed:
             break
         fold(graph)

@@ -1,7 +1,5 @@
-"""PyTorch: aten operators to ONNX. They are mapped while a program is read, because its code branches on ranks; `to_hub` says what could not be."""
+"""PyTorch: aten operators to ONNX and back. Programs are mapped while they are read, because their code branches on ranks; `to_hub` says what could not be."""
 from __future__ import annotations
-
-from typing import Any
 
 from isomorph.errors import Unsupported
 from isomorph.model import Model
@@ -16,6 +14,7 @@ def to_hub(model: Model) -> Model:
     return Model(model.ir, "onnx", model.signatures, metadata, model.findings)
 
 
-def from_hub(model: Model, **options: Any) -> Model:
-    """Raises `Unsupported`: PyTorch graphs are not written yet."""
-    raise Unsupported("graphs are not written in PyTorch's operators", hint="write ONNX, which PyTorch's tools read")
+def from_hub(model: Model) -> Model:
+    """The same computation in calls of aten. Raises `Unsupported` with every operator that has none."""
+    from isomorph.dialects.torch.from_onnx import pipeline
+    return pipeline.from_hub(model)
