@@ -1,13 +1,13 @@
 """Blocks of ggml as float32, with the bits of the reference (ggml/src/ggml-quants.c): the same operations in the same order, none contracted.
 
-Every decoder takes n blocks as a structured array (see `layout`) and answers float32 [n, elements of a block].
+Every decoder takes n blocks as a structured array (see `layout`) and answers `Grouped` or, where a block is no scale times codes, float32 [n, elements].
 """
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def _ue4m3() -> Array:
 
 
 UE4M3 = _ue4m3()
-DECODERS: dict[str, Callable[[Array], Array]] = {}
+DECODERS: dict[str, Callable[[Array], Any]] = {}
 
 
 @cache
@@ -59,13 +59,19 @@ def grid(name: str) -> Array:
 
 def dequantize(name: str, data: Any) -> Array:
     """The elements of the blocks in `data`, a buffer of whole blocks, as float32 [elements]."""
-    blocks = np.frombuffer(data, layout(name))
     with np.errstate(all="ignore"):            # a scale may be infinite or no number: then so are the elements, as in the reference
-        return DECODERS[name](blocks).reshape(-1)
+        found = DECODERS[name](np.frombuffer(data, layout(name)))
+        return (found.values() if isinstance(found, Grouped) else found).reshape(-1)
 
 
-def decoder(name: str) -> Callable[[Callable[[Array], Array]], Callable[[Array], Array]]:
-    def register(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+def codes_of(name: str, data: Any) -> Grouped | None:
+    """The blocks in `data` as scales and codes, None for a type whose blocks are something else."""
+    found = DECODERS[name](np.frombuffer(data, layout(name)))
+    return found if isinstance(found, Grouped) else None
+
+
+def decoder(name: str) -> Callable[[Callable[[Array], Any]], Callable[[Array], Any]]:
+    def register(function: Callable[[Array], Any]) -> Callable[[Array], Any]:
         DECODERS[name] = function
         return function
     return register
@@ -93,25 +99,32 @@ def bits(bytes_: Array) -> Array:
     return np.unpackbits(bytes_, axis=-1, bitorder="little")
 
 
-def grouped(scale: Array, codes: Array, offset: Array | None = None) -> Array:
-    """scale * code - offset, where `scale` and `offset` are [n, groups] and `codes` are [n, elements]."""
-    codes = codes.reshape(*scale.shape, -1).astype(np.float32)
-    codes *= scale[..., None]
-    if offset is not None:
-        codes -= offset[..., None]
-    return codes.reshape(len(scale), -1)
+class Grouped(NamedTuple):
+    """scale * code - offset: `scale` and `offset` are [n, groups], `codes` are [n, elements], whole numbers but for IQ1."""
+
+    scale: Array
+    codes: Array
+    offset: Array | None = None
+
+    def values(self) -> Array:
+        """float32 [n, elements]."""
+        codes = self.codes.reshape(*self.scale.shape, -1).astype(np.float32)
+        codes *= self.scale[..., None]
+        if self.offset is not None:
+            codes -= self.offset[..., None]
+        return codes.reshape(len(self.scale), -1)
 
 
 # ---- one scale a block of 32, or fewer bits
 
 @decoder("Q4_0")
-def q4_0(b: Array) -> Array:
-    return grouped(f32(b["d"]), nibbles(b["qs"], 16).view(np.int8) - np.int8(8))
+def q4_0(b: Array) -> Grouped:
+    return Grouped(f32(b["d"]), nibbles(b["qs"], 16).view(np.int8) - np.int8(8))
 
 
 @decoder("Q4_1")
-def q4_1(b: Array) -> Array:
-    return grouped(f32(b["d"]), nibbles(b["qs"], 16)) + f32(b["m"])
+def q4_1(b: Array) -> Grouped:
+    return Grouped(f32(b["d"]), nibbles(b["qs"], 16), -f32(b["m"]))
 
 
 def five_bits(b: Array) -> Array:
@@ -119,24 +132,24 @@ def five_bits(b: Array) -> Array:
 
 
 @decoder("Q5_0")
-def q5_0(b: Array) -> Array:
-    return grouped(f32(b["d"]), five_bits(b).view(np.int8) - np.int8(16))
+def q5_0(b: Array) -> Grouped:
+    return Grouped(f32(b["d"]), five_bits(b).view(np.int8) - np.int8(16))
 
 
 @decoder("Q5_1")
-def q5_1(b: Array) -> Array:
-    return grouped(f32(b["d"]), five_bits(b)) + f32(b["m"])
+def q5_1(b: Array) -> Grouped:
+    return Grouped(f32(b["d"]), five_bits(b), -f32(b["m"]))
 
 
 @decoder("Q8_0")
 @decoder("Q8_1")
-def q8_0(b: Array) -> Array:
-    return grouped(f32(b["d"]), b["qs"])
+def q8_0(b: Array) -> Grouped:
+    return Grouped(f32(b["d"]), b["qs"])
 
 
 @decoder("Q8_K")
-def q8_k(b: Array) -> Array:
-    return grouped(b["d"][:, None], b["qs"])
+def q8_k(b: Array) -> Grouped:
+    return Grouped(b["d"][:, None], b["qs"])
 
 
 @decoder("Q1_0")
@@ -145,26 +158,26 @@ def q1_0(b: Array) -> Array:
 
 
 @decoder("Q2_0")
-def q2_0(b: Array) -> Array:
+def q2_0(b: Array) -> Grouped:
     codes = (b["qs"][..., None] >> np.array([0, 2, 4, 6], np.uint8) & np.uint8(3)).reshape(len(b), -1)
-    return grouped(f32(b["d"]), codes.view(np.int8) - np.int8(1))
+    return Grouped(f32(b["d"]), codes.view(np.int8) - np.int8(1))
 
 
 @decoder("MXFP4")
-def mxfp4(b: Array) -> Array:
-    return grouped(E8M0[b["e"]][:, None], FP4[nibbles(b["qs"], 16)])
+def mxfp4(b: Array) -> Grouped:
+    return Grouped(E8M0[b["e"]][:, None], FP4[nibbles(b["qs"], 16)])
 
 
 @decoder("NVFP4")
-def nvfp4(b: Array) -> Array:
-    return grouped(UE4M3[b["d"]], FP4[nibbles(b["qs"], 8)])
+def nvfp4(b: Array) -> Grouped:
+    return Grouped(UE4M3[b["d"]], FP4[nibbles(b["qs"], 8)])
 
 
 # ---- super-blocks of 256
 
 @decoder("Q2_K")
-def q2_k(b: Array) -> Array:
-    return grouped(f32(b["d"]) * (b["scales"] & 15), pairs(b["qs"], 32), f32(b["dmin"]) * (b["scales"] >> 4))
+def q2_k(b: Array) -> Grouped:
+    return Grouped(f32(b["d"]) * (b["scales"] & 15), pairs(b["qs"], 32), f32(b["dmin"]) * (b["scales"] >> 4))
 
 
 def q3_k_scales(packed: Array) -> Array:
@@ -175,10 +188,10 @@ def q3_k_scales(packed: Array) -> Array:
 
 
 @decoder("Q3_K")
-def q3_k(b: Array) -> Array:
+def q3_k(b: Array) -> Grouped:
     mask = b["hmask"][:, None, :] >> np.arange(8, dtype=np.uint8)[:, None] & np.uint8(1)
     codes = pairs(b["qs"], 32).view(np.int8) - ((mask ^ np.uint8(1)) << np.uint8(2)).reshape(len(b), -1).view(np.int8)
-    return grouped(f32(b["d"]) * q3_k_scales(b["scales"]), codes)
+    return Grouped(f32(b["d"]) * q3_k_scales(b["scales"]), codes)
 
 
 def scales_and_mins(packed: Array) -> tuple[Array, Array]:
@@ -188,47 +201,47 @@ def scales_and_mins(packed: Array) -> tuple[Array, Array]:
     return scales, np.concatenate([second & 63, third >> 4 | second >> 6 << 4], axis=1)
 
 
-def _with_minima(b: Array, codes: Array) -> Array:
+def _with_minima(b: Array, codes: Array) -> Grouped:
     scales, mins = scales_and_mins(b["scales"])
-    return grouped(f32(b["d"]) * scales, codes, f32(b["dmin"]) * mins)
+    return Grouped(f32(b["d"]) * scales, codes, f32(b["dmin"]) * mins)
 
 
 @decoder("Q4_K")
-def q4_k(b: Array) -> Array:
+def q4_k(b: Array) -> Grouped:
     return _with_minima(b, nibbles(b["qs"], 32))
 
 
 @decoder("Q5_K")
-def q5_k(b: Array) -> Array:
+def q5_k(b: Array) -> Grouped:
     high = b["qh"][:, None, :] >> np.arange(8, dtype=np.uint8)[:, None] & np.uint8(1)
     return _with_minima(b, nibbles(b["qs"], 32) | (high << np.uint8(4)).reshape(len(b), -1))
 
 
 @decoder("Q6_K")
-def q6_k(b: Array) -> Array:
+def q6_k(b: Array) -> Grouped:
     low = nibbles(b["ql"], 64)
     codes = (low | pairs(b["qh"], 32) << np.uint8(4)).view(np.int8) - np.int8(32)
-    return grouped(f32(b["d"]) * b["scales"], codes)
+    return Grouped(f32(b["d"]) * b["scales"], codes)
 
 
 @decoder("TQ1_0")
-def tq1_0(b: Array) -> Array:
+def tq1_0(b: Array) -> Grouped:
     powers = np.array([1, 3, 9, 27, 81], np.uint8)[:, None]
     parts = [b["qs"][:, None, :32] * powers, b["qs"][:, None, 32:] * powers, b["qh"][:, None, :] * powers[:4]]
     trits = np.concatenate([part.reshape(len(b), -1) for part in parts], axis=1).astype(np.uint16) * np.uint16(3) >> 8
-    return grouped(f32(b["d"]), trits.astype(np.int8) - np.int8(1))
+    return Grouped(f32(b["d"]), trits.astype(np.int8) - np.int8(1))
 
 
 @decoder("TQ2_0")
-def tq2_0(b: Array) -> Array:
-    return grouped(f32(b["d"]), pairs(b["qs"], 32).view(np.int8) - np.int8(1))
+def tq2_0(b: Array) -> Grouped:
+    return Grouped(f32(b["d"]), pairs(b["qs"], 32).view(np.int8) - np.int8(1))
 
 
 # ---- codebooks
 
 @decoder("IQ4_NL")
-def iq4_nl(b: Array) -> Array:
-    return grouped(f32(b["d"]), IQ4[nibbles(b["qs"], 16)])
+def iq4_nl(b: Array) -> Grouped:
+    return Grouped(f32(b["d"]), IQ4[nibbles(b["qs"], 16)])
 
 
 def iq4_xs_scales(b: Array) -> Array:
@@ -238,8 +251,8 @@ def iq4_xs_scales(b: Array) -> Array:
 
 
 @decoder("IQ4_XS")
-def iq4_xs(b: Array) -> Array:
-    return grouped(f32(b["d"]) * iq4_xs_scales(b), IQ4[nibbles(b["qs"], 16)])
+def iq4_xs(b: Array) -> Grouped:
+    return Grouped(f32(b["d"]) * iq4_xs_scales(b), IQ4[nibbles(b["qs"], 16)])
 
 
 # 7 bits of signs, the eighth makes their number even
@@ -256,12 +269,12 @@ def words(bytes_: Array, dtype: str) -> Array:
 
 
 @decoder("IQ2_XXS")
-def iq2_xxs(b: Array) -> Array:
+def iq2_xxs(b: Array) -> Grouped:
     parts = words(b["qs"], "<u4").reshape(len(b), 8, 2)
     scale = f32(b["d"]) * (np.float32(0.5) + (parts[..., 1] >> 28).astype(np.float32)) * np.float32(0.25)
     points = grid("iq2xxs")[words(parts[..., 0], "u1")].reshape(len(b), -1)
     signs = SIGNS[parts[..., 1, None] >> np.array([0, 7, 14, 21], np.uint32) & np.uint32(127)]
-    return grouped(scale, points) * signed(signs.reshape(len(b), -1))
+    return Grouped(scale, points * signed(signs.reshape(len(b), -1)))
 
 
 def halves_and_quarter(b: Array) -> Array:
@@ -271,31 +284,31 @@ def halves_and_quarter(b: Array) -> Array:
 
 
 @decoder("IQ2_XS")
-def iq2_xs(b: Array) -> Array:
+def iq2_xs(b: Array) -> Grouped:
     points = grid("iq2xs")[b["qs"] & 511].reshape(len(b), -1)
-    return grouped(halves_and_quarter(b), points) * signed(SIGNS[b["qs"] >> 9])
+    return Grouped(halves_and_quarter(b), points * signed(SIGNS[b["qs"] >> 9]))
 
 
 @decoder("IQ2_S")
-def iq2_s(b: Array) -> Array:
+def iq2_s(b: Array) -> Grouped:
     high = pairs(b["qh"][..., None], 1).reshape(len(b), 32).astype(np.uint16) << 8
     points = grid("iq2s")[b["qs"][:, :32] | high].reshape(len(b), -1)
-    return grouped(halves_and_quarter(b), points) * signed(b["qs"][:, 32:])
+    return Grouped(halves_and_quarter(b), points * signed(b["qs"][:, 32:]))
 
 
 @decoder("IQ3_XXS")
-def iq3_xxs(b: Array) -> Array:
+def iq3_xxs(b: Array) -> Grouped:
     parts = words(b["qs"][:, 64:], "<u4")
     scale = f32(b["d"]) * (np.float32(0.5) + (parts >> 28).astype(np.float32)) * np.float32(0.5)
     signs = SIGNS[parts[..., None] >> np.array([0, 7, 14, 21], np.uint32) & np.uint32(127)]
-    return grouped(scale, grid("iq3xxs")[b["qs"][:, :64]].reshape(len(b), -1)) * signed(signs.reshape(len(b), -1))
+    return Grouped(scale, grid("iq3xxs")[b["qs"][:, :64]].reshape(len(b), -1) * signed(signs.reshape(len(b), -1)))
 
 
 @decoder("IQ3_S")
-def iq3_s(b: Array) -> Array:
+def iq3_s(b: Array) -> Grouped:
     scale = f32(b["d"]) * (1 + 2 * nibbles(b["scales"][..., None], 1).reshape(len(b), 8))
     points = grid("iq3s")[b["qs"] | bits(b["qh"]).astype(np.uint16) << 8].reshape(len(b), -1)
-    return grouped(scale, points) * signed(b["signs"])
+    return Grouped(scale, points * signed(b["signs"]))
 
 
 def shifted(points: Array, negative: Array) -> Array:
@@ -304,17 +317,17 @@ def shifted(points: Array, negative: Array) -> Array:
 
 
 @decoder("IQ1_S")
-def iq1_s(b: Array) -> Array:
+def iq1_s(b: Array) -> Grouped:
     scale = f32(b["d"]) * (2 * (b["qh"] >> 12 & 7) + 1)
     high = (b["qh"][..., None] >> np.array([0, 3, 6, 9], np.uint16) & np.uint16(7)).reshape(len(b), 32) << 8
-    return grouped(scale, shifted(grid("iq1s")[b["qs"] | high], np.repeat(b["qh"] & 0x8000 > 0, 4, axis=1)))
+    return Grouped(scale, shifted(grid("iq1s")[b["qs"] | high], np.repeat(b["qh"] & 0x8000 > 0, 4, axis=1)))
 
 
 @decoder("IQ1_M")
-def iq1_m(b: Array) -> Array:
+def iq1_m(b: Array) -> Grouped:
     """The scale of the block is spread over the highest nibbles of the four words of scales."""
     scales = words(b["scales"], "<u2")
     d = (scales[:, 0] >> 12 | scales[:, 1] >> 8 & 0xF0 | scales[:, 2] >> 4 & 0xF00 | scales[:, 3] & 0xF000).view(np.float16)
     scale = f32(d) * (2 * (scales[..., None] >> np.array([0, 3, 6, 9], np.uint16) & np.uint16(7)).reshape(len(b), 16) + 1)
     high = nibbles(b["qh"][..., None], 1).reshape(len(b), 32)
-    return grouped(scale, shifted(grid("iq1s")[b["qs"] | (high & 7).astype(np.uint16) << 8], high & 8 > 0))
+    return Grouped(scale, shifted(grid("iq1s")[b["qs"] | (high & 7).astype(np.uint16) << 8], high & 8 > 0))

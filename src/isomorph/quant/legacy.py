@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from isomorph.quant.blocks import BLOCKS, BY_NUMBER, BlockType, row
-from isomorph.quant.decode import bits, decoder, f32, grouped, nibbles
+from isomorph.quant.decode import Grouped, bits, decoder, f32, nibbles
 
 Array = np.ndarray
 ROWS = """
@@ -40,37 +40,37 @@ def pairs_of(bytes_: Array) -> Array:
 
 @decoder("Q4_0.1")
 @decoder("Q4_2.1")
-def q4_0_first(b: Array) -> Array:
-    return grouped(b["d"].astype(np.float32)[:, None], pairs_of(b["qs"]).view(np.int8) - np.int8(8))
+def q4_0_first(b: Array) -> Grouped:
+    return Grouped(b["d"].astype(np.float32)[:, None], pairs_of(b["qs"]).view(np.int8) - np.int8(8))
 
 
 @decoder("Q4_1.1")
 @decoder("Q4_3.1")
-def q4_1_first(b: Array) -> Array:
-    return grouped(f32(b["d"]), pairs_of(b["qs"])) + f32(b["m"])
+def q4_1_first(b: Array) -> Grouped:
+    return Grouped(f32(b["d"]), pairs_of(b["qs"]), -f32(b["m"]))
 
 
 @decoder("Q5_0.1")
-def q5_0_first(b: Array) -> Array:
-    return grouped(f32(b["d"]), (pairs_of(b["qs"]) | bits(b["qh"]) << np.uint8(4)).view(np.int8) - np.int8(16))
+def q5_0_first(b: Array) -> Grouped:
+    return Grouped(f32(b["d"]), (pairs_of(b["qs"]) | bits(b["qh"]) << np.uint8(4)).view(np.int8) - np.int8(16))
 
 
 @decoder("Q5_1.1")
-def q5_1_first(b: Array) -> Array:
-    return grouped(f32(b["d"]), pairs_of(b["qs"]) | bits(b["qh"]) << np.uint8(4)) + f32(b["m"])
+def q5_1_first(b: Array) -> Grouped:
+    return Grouped(f32(b["d"]), pairs_of(b["qs"]) | bits(b["qh"]) << np.uint8(4), -f32(b["m"]))
 
 
 @decoder("Q8_0.1")
 @decoder("Q8_0.2")
-def q8_0_wide(b: Array) -> Array:
-    return grouped(b["d"][:, None], b["qs"])
+def q8_0_wide(b: Array) -> Grouped:
+    return Grouped(b["d"][:, None], b["qs"])
 
 
 @decoder("Q4_0.2")
-def q4_0_second(b: Array) -> Array:
-    return grouped(b["d"][:, None], nibbles(b["qs"], 16).view(np.int8) - np.int8(8))
+def q4_0_second(b: Array) -> Grouped:
+    return Grouped(b["d"][:, None], nibbles(b["qs"], 16).view(np.int8) - np.int8(8))
 
 
 @decoder("Q4_1.2")
-def q4_1_second(b: Array) -> Array:
-    return grouped(f32(b["d"]), nibbles(b["qs"], 16)) + f32(b["m"])
+def q4_1_second(b: Array) -> Grouped:
+    return Grouped(f32(b["d"]), nibbles(b["qs"], 16), -f32(b["m"]))
