@@ -9,7 +9,7 @@ from isomorph.errors import Unsupported
 from isomorph.model import Model
 
 # dialect -> module with `to_hub(model) -> Model` and `from_hub(model, **options) -> Model`
-DIALECTS = {"tflite": "isomorph.dialects.tflite", "torch": "isomorph.dialects.torch"}
+DIALECTS = {"tflite": "isomorph.dialects.tflite", "torch": "isomorph.dialects.torch", "tf": "isomorph.dialects.tf"}
 
 
 def to_hub(model: Model) -> Model:

@@ -118,7 +118,7 @@ class _Body:
         for reference in inputs:
             self.feed(reference)
         roots = list(self.nodes) if outputs is None else [split_reference(reference)[0] for reference in outputs]
-        order = self.order([*roots, *targets], {split_reference(reference)[0] for reference in inputs})
+        order = self.order([*targets, *roots], {split_reference(reference)[0] for reference in inputs})
         self.make(order)
         if outputs is None:
             read = {split_reference(reference)[0] for node in order for reference in self.nodes[node].input}

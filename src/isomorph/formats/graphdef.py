@@ -5,11 +5,13 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from isomorph.formats import Format, Match
+from isomorph.progress import SILENT, Progress
 from isomorph.wire import protobuf_head, prototext_head
 from isomorph.wire.protobuf_head import BYTES, VARINT, Field
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
+    from isomorph.model import Model
 
 # Fields of graph.proto and node_def.proto: number -> wire type
 GRAPH = {1: BYTES, 2: BYTES, 3: VARINT, 4: BYTES, 5: BYTES}
@@ -66,7 +68,13 @@ def _identify_text(artifact: Artifact) -> Match | None:
     return Match("graphdef", fields.get("versions.producer", ""), "text", "graph", {"functions": "library" in fields})
 
 
+def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model:
+    """The graph in the dialect "tf": placeholders are its inputs, values that nobody reads its outputs."""
+    from isomorph.formats import _saved_model
+    return _saved_model.read_graph_def(artifact)
+
+
 FORMAT = Format(
     name="graphdef", title="TensorFlow GraphDef", extensions=(".pb", ".pbtxt"), holds="graph",
-    spec="https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/framework/graph.proto", identify=identify, dialect="tf",
+    spec="https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/framework/graph.proto", identify=identify, read=read, dialect="tf",
 )

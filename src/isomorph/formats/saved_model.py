@@ -5,11 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from isomorph.formats import Format, Match
 from isomorph.formats.graphdef import GRAPH
+from isomorph.progress import SILENT, Progress
 from isomorph.wire import protobuf_head, prototext_head
 from isomorph.wire.protobuf_head import BYTES, VARINT, Field, Outline
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
+    from isomorph.model import Model
 
 # Fields of saved_model.proto and meta_graph.proto: number -> wire type
 MODEL = {1: VARINT, 2: BYTES}
@@ -76,7 +78,16 @@ def _key(view: memoryview, entry: Field) -> str:
     return protobuf_head.text(view, protobuf_head.outline(view, entry.start, entry.stop, 4).first(1))
 
 
+def read(artifact: Artifact, *, signature: str | None = None, progress: Progress = SILENT) -> Model:
+    """The graph of one signature (`serving_default` where none is named) as a graph of the dialect "tf", with its variables from the checkpoint.
+
+    Raises `Usage` for a signature that is not there, `Damaged`, `Unsafe` and `Missing` for what is wrong with the files.
+    """
+    from isomorph.formats import _saved_model
+    return _saved_model.read_saved_model(artifact, signature)
+
+
 FORMAT = Format(
     name="saved_model", title="TensorFlow SavedModel", extensions=("saved_model.pb", "saved_model.pbtxt"), holds="graph",
-    spec="https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/saved_model.proto", identify=identify, dialect="tf",
+    spec="https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/saved_model.proto", identify=identify, read=read, dialect="tf",
 )

@@ -1,0 +1,899 @@
+"""TensorFlow -> ONNX, operator by operator: arithmetic, comparisons, reductions, matrices, shapes and places.
+
+Where TensorFlow Lite has the same operator with the same options, the rule is that of `dialects/tflite`. Results need not have TensorFlow's integer types:
+`Lowering.agreed` casts them. Definitions: https://github.com/tensorflow/tensorflow, `tensorflow/core/api_def/base_api` and `tensorflow/core/kernels`.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from isomorph.dialects._lower import Array, Builder, Int, Ints, Mapping, constant
+from isomorph.dialects.tflite.to_onnx import operators as lite
+from isomorph.dialects.tflite.to_onnx.operators import BOOL, END, FLOAT, INT32, INT64, NARROW, longs, narrow, permuted, size, sizes_of, vector, wide
+
+to_onnx = Mapping("tf")
+DOUBLE, HALF, BFLOAT, STRING = ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.STRING
+FLOATING = (FLOAT, DOUBLE, HALF, BFLOAT)
+UNSIGNED = (ir.DataType.UINT32, ir.DataType.UINT64)
+Value = ir.Value
+
+to_onnx.same({
+    "Acos": "Acos", "Acosh": "Acosh", "Asin": "Asin", "Asinh": "Asinh", "Atan": "Atan", "Atanh": "Atanh", "Ceil": "Ceil", "Cos": "Cos", "Cosh": "Cosh",
+    "Elu": "Elu", "Erf": "Erf", "Exp": "Exp", "Floor": "Floor", "IsInf": "IsInf", "IsNan": "IsNaN", "Log": "Log", "Rint": "Round",
+    "Sigmoid": "Sigmoid", "Sin": "Sin", "Sinh": "Sinh", "Softsign": "Softsign", "Sqrt": "Sqrt", "Tan": "Tan", "Tanh": "Tanh", "LogicalAnd": "And",
+    "LogicalOr": "Or", "LogicalNot": "Not",
+})
+
+# Rules of TensorFlow Lite that hold here as they are.
+for _name, _rule in {
+    "SquaredDifference": lite.squared_difference, "FloorDiv": lite.floor_div, "BroadcastArgs": lite.broadcast_args, "GatherNd": lite.gather_nd,
+    "ReverseV2": lite.reverse_v2, "StridedSlice": lite.strided_slice, "Slice": lite.slice_, "MatrixSetDiag": lite.matrix_set_diag,
+    "BroadcastTo": lite.broadcast_to, "ExpandDims": lite.expand_dims, "BatchToSpaceND": lite.batch_to_space_nd, "SpaceToBatchND": lite.space_to_batch_nd,
+    "SparseToDense": lite.sparse_to_dense, "SegmentSum": lite.segment_sum, "Pad": lite.pad, "PadV2": lite.padv2, "ZerosLike": lite.zeros_like,
+    "Range": lite.range_,
+}.items():
+    to_onnx(_name)(_rule)
+for _name, _segment in (("Sum", "SUM"), ("Prod", "PROD"), ("Max", "MAX"), ("Min", "MIN")):
+    to_onnx.rules["tf", f"UnsortedSegment{_name}"] = lite.to_onnx.rules["tflite", f"UNSORTED_SEGMENT_{_segment}"]
+
+
+# ---- what the rules share
+
+
+def number(x: Value, content: float) -> np.ndarray:
+    """A constant of the type of x."""
+    return np.asarray(content, (x.dtype or FLOAT).numpy())
+
+
+def computable(op: Builder, *xs: Value) -> tuple[Value, ...]:
+    """Integers that runtimes do not compute with, as wider ones."""
+    return tuple(op.Cast(x, to=INT32) if x.dtype in NARROW else op.Cast(x, to=INT64) if x.dtype in UNSIGNED else x for x in xs)
+
+
+def single(op: Builder, x: Value) -> Value:
+    """Doubles as floats, for operators that are only defined or implemented on floats."""
+    if x.dtype == DOUBLE:
+        op.lose("values.narrowed", "computed in float32 where TensorFlow takes float64")
+        return op.Cast(x, to=FLOAT)
+    return x if x.dtype == FLOAT else op.Cast(x, to=FLOAT)
+
+
+def scalar_of(op: Builder, value: Value) -> Value:
+    """A value of one element without its axes."""
+    return value if value.shape is not None and value.shape.rank() == 0 else op.Reshape(value, op.const(np.zeros(0, np.int64)))
+
+
+# ---- one value
+
+
+@to_onnx("Identity", "StopGradient", "PreventGradient", "Snapshot", "PlaceholderWithDefault", "CheckNumerics", "CheckNumericsV2", "DebugGradientIdentity",
+         "OptimizationBarrier", "Copy", "CopyHost", "RefIdentity", "StatefulIdentity", "EnsureShape")
+def identity(op, x, shape=None, **rest):
+    return x
+
+
+@to_onnx("IdentityN")
+def identity_n(op, *xs):
+    return xs
+
+
+@to_onnx("Print", "PrintV2", "Assert", "NoOp", "ConfigureDistributedTPU", "DisableCopyOnRead")
+def nothing(op, *xs, **rest):
+    """What only speaks or checks; Print passes its first input on."""
+    return xs[:1] if op.outputs else []
+
+
+@to_onnx("Abs")
+def abs_(op, x):
+    return narrow(op, op.Abs(*computable(op, x)), x)
+
+
+@to_onnx("Neg")
+def neg(op, x):
+    return narrow(op, op.Neg(*computable(op, x)), x)
+
+
+@to_onnx("Sign")
+def sign(op, x):
+    return narrow(op, op.Sign(*computable(op, x)), x)
+
+
+@to_onnx("Round")
+def round_(op, x):
+    return op.Round(x) if x.dtype in FLOATING else x
+
+
+@to_onnx("Relu")
+def relu(op, x):
+    return op.Relu(x) if x.dtype in FLOATING else narrow(op, op.Max(*computable(op, x), 0), x)
+
+
+@to_onnx("Relu6")
+def relu6(op, x):
+    (a,) = computable(op, x)
+    return narrow(op, op.Clip(a, number(a, 0), number(a, 6)), x)
+
+
+@to_onnx("LeakyRelu")
+def leaky_relu(op, x, *, alpha=0.2):
+    return op.LeakyRelu(x, alpha=alpha)
+
+
+@to_onnx("Selu")
+def selu(op, x):
+    return op.Selu(x, alpha=1.6732632423543772, gamma=1.0507009873554805)
+
+
+@to_onnx("Prelu")
+def prelu(op, x, slope):
+    return op.PRelu(x, slope)
+
+
+@to_onnx("Softplus")
+def softplus(op, x):
+    """Where exp would overflow it is x."""
+    return op.Softplus(x)
+
+
+@to_onnx("Reciprocal", "Inv")
+def reciprocal(op, x):
+    return op.Reciprocal(x) if x.dtype in FLOATING else op.Div(number(x, 1), x)
+
+
+@to_onnx("Rsqrt")
+def rsqrt(op, x):
+    return op.Reciprocal(op.Sqrt(x))
+
+
+@to_onnx("Square")
+def square(op, x):
+    (a,) = computable(op, x)
+    return narrow(op, op.Mul(a, a), x)
+
+
+@to_onnx("Log1p")
+def log1p(op, x):
+    """Exact near zero: log(1 + x) * x / ((1 + x) - 1)."""
+    shifted = op.Add(x, number(x, 1))
+    rounded = op.Sub(shifted, number(x, 1))
+    small = op.Equal(rounded, number(x, 0))
+    infinite = op.Equal(shifted, rounded)
+    quotient = op.Div(x, op.Where(small, op.const(number(x, 1)), rounded))
+    return op.Where(small, x, op.Where(infinite, op.Log(shifted), op.Mul(op.Log(shifted), quotient)))
+
+
+@to_onnx("Expm1")
+def expm1(op, x):
+    """Exact near zero: 2 tanh(x / 2) / (1 - tanh(x / 2))."""
+    t = op.Tanh(op.Mul(x, number(x, 0.5)))
+    near = op.Div(op.Mul(t, number(x, 2)), op.Sub(number(x, 1), t))
+    return op.Where(op.Less(op.Abs(x), number(x, 0.5)), near, op.Sub(op.Exp(x), number(x, 1)))
+
+
+@to_onnx("Erfc")
+def erfc(op, x):
+    return op.Sub(number(x, 1), op.Erf(x))
+
+
+@to_onnx("IsFinite")
+def is_finite(op, x):
+    return op.Not(op.Or(op.IsNaN(x), op.IsInf(x)))
+
+
+@to_onnx("Cast")
+def cast(op, x, *, SrcT="", DstT="", Truncate=0):
+    """Floats become integers by cutting off, as in ONNX; NaN and what does not fit is undefined in both."""
+    return op.Cast(x, to=op.outputs[0].dtype)
+
+
+@to_onnx("Bitcast")
+def bitcast(op, x, *, type=""):
+    return lite.bitcast(op, x)
+
+
+@to_onnx("Softmax")
+def softmax(op, x):
+    return op.Softmax(x, axis=-1)
+
+
+@to_onnx("LogSoftmax")
+def log_softmax(op, x):
+    return op.LogSoftmax(x, axis=-1)
+
+
+@to_onnx("ClipByValue")
+def clip_by_value(op, x, low, high):
+    a, b, c = computable(op, x, low, high)
+    return narrow(op, op.Min(op.Max(a, b), c), x)
+
+
+@to_onnx("OnesLike")
+def ones_like(op, x):
+    return op.ConstantOfShape(op.Shape(x), value=np.ones(1, x.dtype.numpy()))
+
+
+@to_onnx("Invert")
+def invert(op, x):
+    return op.BitwiseNot(x)
+
+
+# ---- two values
+
+
+def _binary(target: str) -> Callable[..., Any]:
+    def rule(op, x, y):
+        a, b = computable(op, x, y)
+        return narrow(op, op.make(target, (a, b), {}), x)
+    return rule
+
+
+def _comparison(target: str, negated: bool = False) -> Callable[..., Any]:
+    def rule(op, x, y, *, incompatible_shape_error=1):
+        a, b = computable(op, x, y) if x.dtype != BOOL else (x, y)
+        result = op.make(target, (a, b), {})
+        return op.Not(result) if negated else result
+    return rule
+
+
+for _names, _target in {("Sub",): "Sub", ("Mul",): "Mul", ("Maximum",): "Max", ("Minimum",): "Min", ("Pow",): "Pow", ("RealDiv",): "Div"}.items():
+    to_onnx(*_names)(_binary(_target))
+for _name, _target in {"Equal": "Equal", "Greater": "Greater", "GreaterEqual": "GreaterOrEqual", "Less": "Less", "LessEqual": "LessOrEqual"}.items():
+    to_onnx(_name)(_comparison(_target))
+to_onnx("NotEqual")(_comparison("Equal", negated=True))
+for _name, _target in {"BitwiseAnd": "BitwiseAnd", "BitwiseOr": "BitwiseOr", "BitwiseXor": "BitwiseXor", "LogicalXor": "Xor"}.items():
+    to_onnx.same({_name: _target})
+
+
+@to_onnx("Add", "AddV2")
+def add(op, x, y):
+    if x.dtype == STRING:
+        return op.StringConcat(x, y)
+    return _binary("Add")(op, x, y)
+
+
+@to_onnx("AddN", "AccumulateNV2")
+def add_n(op, *xs, shape=None):
+    total, *rest = computable(op, *xs)
+    for x in rest:
+        total = op.Add(total, x)
+    return narrow(op, total, xs[0])
+
+
+@to_onnx("Div", "TruncateDiv")
+def div(op, x, y):
+    """Integers towards zero, as in ONNX."""
+    return _binary("Div")(op, x, y)
+
+
+@to_onnx("FloorMod")
+def floor_mod(op, x, y):
+    """The sign of the divisor."""
+    if x.dtype not in FLOATING:
+        a, b = computable(op, x, y)
+        return narrow(op, op.Mod(a, b), x)
+    remainder = op.Mod(x, y, fmod=1)
+    wrong = op.And(op.Not(op.Equal(remainder, number(x, 0))), op.Not(op.Equal(op.Less(remainder, number(x, 0)), op.Less(y, number(x, 0)))))
+    return op.Where(wrong, op.Add(remainder, y), remainder)
+
+
+@to_onnx("Mod", "TruncateMod")
+def mod(op, x, y):
+    """The sign of the dividend."""
+    a, b = computable(op, x, y)
+    return narrow(op, op.Mod(a, b, fmod=1), x)
+
+
+def _where_zero(op: Builder, y: Value, result: Value) -> Value:
+    return op.Where(op.Equal(y, number(y, 0)), op.const(number(y, 0)), result)
+
+
+@to_onnx("DivNoNan", "Xdivy")
+def div_no_nan(op, x, y):
+    """DivNoNan looks at y, Xdivy at x."""
+    if op.node.op_type == "Xdivy":
+        return _where_zero(op, x, op.Div(x, y))
+    return _where_zero(op, y, op.Div(x, op.Where(op.Equal(y, number(y, 0)), op.const(number(y, 1)), y)))
+
+
+@to_onnx("MulNoNan")
+def mul_no_nan(op, x, y):
+    return _where_zero(op, y, op.Mul(x, y))
+
+
+@to_onnx("Xlogy")
+def xlogy(op, x, y):
+    return _where_zero(op, x, op.Mul(x, op.Log(y)))
+
+
+@to_onnx("Atan2")
+def atan2(op, y, x):
+    """atan(y / x), moved by pi where x is negative, towards the sign of y; nothing where both are zero."""
+    angle = op.Atan(op.Div(y, x))
+    turn = op.Where(op.Less(y, number(y, 0)), op.const(number(y, -math.pi)), op.const(number(y, math.pi)))
+    turned = op.Where(op.Less(x, number(x, 0)), op.Add(angle, turn), angle)
+    return op.Where(op.And(op.Equal(x, number(x, 0)), op.Equal(y, number(y, 0))), op.Mul(y, number(y, 0)), turned)
+
+
+@to_onnx("LeftShift")
+def left_shift(op, x, y):
+    unsigned = {1: ir.DataType.UINT8, 2: ir.DataType.UINT16, 4: ir.DataType.UINT32, 8: ir.DataType.UINT64}[x.dtype.itemsize]
+    a, b = (value if value.dtype == unsigned else op.Cast(value, to=unsigned) for value in (x, y))
+    return op.BitShift(a, b, direction="LEFT")
+
+
+@to_onnx("RightShift")
+def right_shift(op, x, y):
+    return lite.right_shift(op, x, y)
+
+
+@to_onnx("Select", "SelectV2")
+def select(op, condition, x, y):
+    """A vector condition of the first version chooses whole rows."""
+    rank, _ = op.of(x)
+    if op.node.op_type == "Select" and condition.shape is not None and condition.shape.rank() == 1 and rank > 1:
+        condition = op.Unsqueeze(condition, list(range(1, rank)))
+    a, b = (x, y) if x.dtype in (BOOL, STRING) else computable(op, x, y)
+    return narrow(op, op.Where(condition, a, b), x)
+
+
+# ---- reductions
+
+
+def _axes(op: Builder, axes: Value) -> Value:
+    return vector(op, axes)
+
+
+def _reduction(target: str) -> Callable[..., Any]:
+    def rule(op, x, axes, *, keep_dims=0):
+        (a,) = computable(op, x)
+        return narrow(op, op.make(target, (a, _axes(op, axes)), {"keepdims": keep_dims, "noop_with_empty_axes": 1}), x)
+    return rule
+
+
+for _name, _target in {"Sum": "ReduceSum", "Prod": "ReduceProd", "Max": "ReduceMax", "Min": "ReduceMin"}.items():
+    to_onnx(_name)(_reduction(_target))
+
+
+@to_onnx("Mean")
+def mean(op, x, axes, *, keep_dims=0):
+    if x.dtype in FLOATING:
+        return op.ReduceMean(x, _axes(op, axes), keepdims=keep_dims, noop_with_empty_axes=1)
+    return lite.mean(op, x, axes, keep_dims=keep_dims)
+
+
+@to_onnx("EuclideanNorm")
+def euclidean_norm(op, x, axes, *, keep_dims=0):
+    """With no axes it is still the absolute value."""
+    (a,) = computable(op, x)
+    a = a if a.dtype in FLOATING else op.Cast(a, to=DOUBLE)
+    total = op.ReduceSum(op.Mul(a, a), _axes(op, axes), keepdims=keep_dims, noop_with_empty_axes=1)
+    return op.Sqrt(total)
+
+
+@to_onnx("Any")
+def any_(op, x, axes, *, keep_dims=0):
+    return lite.reduce_any(op, x, axes, keep_dims=keep_dims)
+
+
+@to_onnx("All")
+def all_(op, x, axes, *, keep_dims=0):
+    return lite.reduce_all(op, x, axes, keep_dims=keep_dims)
+
+
+def _position(target: str) -> Callable[..., Any]:
+    def rule(op, x, axis: Int = 0, *, output_type="int64"):
+        (a,) = computable(op, x)
+        a = op.Cast(a, to=INT32) if a.dtype in (INT64, BOOL) else a
+        return op.make(target, (a,), {"axis": axis, "keepdims": 0})
+    return rule
+
+
+to_onnx("ArgMax")(_position("ArgMax"))
+to_onnx("ArgMin")(_position("ArgMin"))
+
+
+@to_onnx("Cumsum")
+def cumsum(op, x, axis, *, exclusive=0, reverse=0):
+    (a,) = computable(op, x)
+    return narrow(op, op.CumSum(a, scalar_of(op, longs(op, axis)), exclusive=exclusive, reverse=reverse), x)
+
+
+@to_onnx("Cumprod")
+def cumprod(op, x, axis: Int, *, exclusive=0, reverse=0):
+    """Doubling steps: after step k every element is the product of 2^k before it."""
+    rank, sizes = op.of(x)
+    axis %= rank
+    length = sizes[axis]
+    if not isinstance(length, int):
+        op.reject("the length of the axis is not known")
+    (y,) = computable(op, x)
+    one = op.const(np.ones((), y.dtype.numpy()))
+
+    def moved(value: Value, by: int) -> Value:
+        pads = np.zeros(2 * rank, np.int64)
+        pads[axis + (rank if reverse else 0)] = by
+        cut = op.Slice(value, [by], [END], [axis]) if reverse else op.Slice(value, [0], [length - by], [axis])
+        return op.Pad(cut, pads, one)
+    if exclusive and length:
+        y = moved(y, min(1, length))
+    by = 1
+    while by < length:
+        y = op.Mul(y, moved(y, by))
+        by *= 2
+    return narrow(op, y, x)
+
+
+@to_onnx("TopKV2", "TopK")
+def topk(op, x, k=None, *, sorted=1, **rest):
+    (a,) = computable(op, x)
+    count = vector(op, k) if k is not None else op.const([rest["k"]])
+    values, places = op.TopK(a, count, sorted=sorted, _outputs=2)
+    return narrow(op, values, x), places
+
+
+@to_onnx("Unique", "UniqueV2")
+def unique(op, x, axis=None, *, out_idx=""):
+    """In the order of first occurrence."""
+    chosen = constant(axis)
+    if axis is not None and (chosen is None or (chosen.size and int(chosen.reshape(-1)[0]) != 0)):
+        op.reject("an axis other than the first")
+    a = x if x.dtype in (FLOAT, DOUBLE, INT64, STRING, ir.DataType.INT8) else op.Cast(x, to=INT64 if x.dtype not in FLOATING else FLOAT)
+    values, _, inverse, _ = op.Unique(a, sorted=0, axis=0, _outputs=4)
+    return narrow(op, values, x), inverse
+
+
+@to_onnx("UniqueWithCounts", "UniqueWithCountsV2")
+def unique_with_counts(op, x, axis=None, *, out_idx=""):
+    a = x if x.dtype in (FLOAT, DOUBLE, INT64, STRING) else op.Cast(x, to=INT64 if x.dtype not in FLOATING else FLOAT)
+    values, _, inverse, counts = op.Unique(a, sorted=0, axis=0, _outputs=4)
+    return narrow(op, values, x), inverse, counts
+
+
+@to_onnx("Bincount", "DenseBincount")
+def bincount(op, x, bins: Int, weights=None, *, binary_output=0):
+    """How often, or with which weight, each number below `bins` occurs; a matrix is counted row by row."""
+    rank, _ = op.of(x)
+    target = op.outputs[0].dtype or FLOAT
+    index = longs(op, x)
+    hits = op.Cast(op.Equal(op.Unsqueeze(index, [-1]), op.const(np.arange(bins, dtype=np.int64))), to=FLOAT if target in FLOATING else INT64)
+    weighed = weights is not None and not (weights.shape is not None and 0 in list(weights.shape))
+    if weighed and not binary_output:
+        hits = op.Mul(op.Cast(hits, to=weights.dtype), op.Unsqueeze(weights, [-1]))
+    if rank == 1 or op.node.op_type == "Bincount":
+        axes = list(range(rank))
+        return op.ReduceMax(hits, axes, keepdims=0) if binary_output else op.ReduceSum(hits, axes, keepdims=0)
+    return op.ReduceMax(hits, [1], keepdims=0) if binary_output else op.ReduceSum(hits, [1], keepdims=0)
+
+
+@to_onnx("InTopKV2", "InTopK")
+def in_top_k(op, predictions, targets, k=None, **rest):
+    """Whether fewer than k predictions are greater than that of the target."""
+    count = longs(op, k) if k is not None else rest["k"]
+    own = op.GatherElements(predictions, op.Unsqueeze(longs(op, targets), [1]), axis=1)
+    greater = op.ReduceSum(op.Cast(op.Greater(predictions, own), to=INT64), [1], keepdims=0)
+    return op.Less(greater, count)
+
+
+# ---- matrices
+
+
+def _turned(op: Builder, value: Value) -> Value:
+    rank, _ = op.of(value)
+    return permuted(op, value, [*range(rank - 2), rank - 1, rank - 2])
+
+
+@to_onnx("MatMul")
+def matmul(op, a, b, *, transpose_a=0, transpose_b=0, grad_a=0, grad_b=0):
+    x, y = computable(op, a, b)
+    if (transpose_a or transpose_b) and x.dtype in FLOATING:
+        return op.Gemm(x, y, transA=transpose_a, transB=transpose_b)
+    return narrow(op, op.MatMul(_turned(op, x) if transpose_a else x, _turned(op, y) if transpose_b else y), a)
+
+
+@to_onnx("BatchMatMul", "BatchMatMulV2", "BatchMatMulV3")
+def batch_matmul(op, a, b, *, adj_x=0, adj_y=0, grad_x=0, grad_y=0, Tout=""):
+    x, y = computable(op, a, b)
+    return op.MatMul(_turned(op, x) if adj_x else x, _turned(op, y) if adj_y else y)
+
+
+@to_onnx("BiasAdd", "BiasAddV1")
+def bias_add(op, x, b, *, data_format="NHWC"):
+    rank, _ = op.of(x)
+    first = data_format.startswith("NC") and rank > 2
+    a, c = computable(op, x, b)
+    return narrow(op, op.Add(a, op.Unsqueeze(c, list(range(1, rank - 1))) if first else c), x)
+
+
+@to_onnx("Einsum")
+def einsum(op, *xs, equation):
+    return op.Einsum(*xs, equation=equation)
+
+
+@to_onnx("MatrixDiag")
+def matrix_diag(op, x):
+    return lite.matrix_diag(op, x)
+
+
+@to_onnx("MatrixDiagV2", "MatrixDiagV3")
+def matrix_diag_v3(op, x, k: Ints, rows: Int, columns: Int, padding, *, align="RIGHT_LEFT"):
+    """One diagonal; `k` may be given twice."""
+    if len(set(k)) > 1:
+        op.reject("several diagonals")
+    shift, (rank, _) = k[0], op.of(x)
+    length = size(op, x, -1)
+    if not isinstance(length, int):
+        op.reject("the length of the diagonal is not known")
+    rows = rows if rows >= 0 else length + max(-shift, 0)
+    columns = columns if columns >= 0 else length + max(shift, 0)
+    mask = np.eye(rows, columns, shift, dtype=bool)
+    # Row i of the diagonal holds element i - max(-shift, 0).
+    before = max(-shift, 0)
+    (a, b) = wide(op, x, padding)
+    column = op.Pad(op.Unsqueeze(a, [-1]), [0] * (rank - 1) + [before, 0] + [0] * (rank - 1) + [rows - before - length, 0])
+    return narrow(op, op.Where(op.const(mask), column, scalar_of(op, b)), x)
+
+
+def _matrix(op: Builder, x: Value) -> tuple[int, int]:
+    """The sizes of the last two axes."""
+    rows, columns = op.of(x)[1][-2:]
+    return (rows, columns) if isinstance(rows, int) and isinstance(columns, int) else op.reject("the shape of the matrices is not known")
+
+
+def _diagonal(op: Builder, x: Value, shift: int) -> Value:
+    """The elements [..., i, i + shift]."""
+    rank, _ = op.of(x)
+    rows, columns = _matrix(op, x)
+    start = np.arange(max(min(rows + min(shift, 0), columns - max(shift, 0)), 0))
+    places = np.stack([start - min(shift, 0), start + max(shift, 0)], -1).astype(np.int64)
+    perm = [rank - 2, rank - 1, *range(rank - 2)]
+    y = op.GatherND(op.Transpose(x, perm=perm) if rank > 2 else x, op.const(places))
+    return op.Transpose(y, perm=[*range(1, rank - 1), 0]) if rank > 2 else y
+
+
+@to_onnx("MatrixDiagPart")
+def matrix_diag_part(op, x):
+    return _diagonal(op, x, 0)
+
+
+@to_onnx("MatrixDiagPartV2", "MatrixDiagPartV3")
+def matrix_diag_part_v3(op, x, k: Ints, padding=None, *, align="RIGHT_LEFT"):
+    return _diagonal(op, x, k[0]) if len(set(k)) == 1 else op.reject("several diagonals")
+
+
+@to_onnx("MatrixSetDiagV2", "MatrixSetDiagV3")
+def matrix_set_diag_v3(op, x, values, k: Ints, *, align="RIGHT_LEFT"):
+    return lite.matrix_set_diag(op, x, values) if set(k) == {0} else op.reject("a diagonal beside the main one")
+
+
+@to_onnx("Diag")
+def diag(op, x):
+    return lite.matrix_diag(op, x) if op.of(x)[0] == 1 else op.reject("the diagonal of a tensor of more than one axis")
+
+
+@to_onnx("DiagPart")
+def diag_part(op, x):
+    return _diagonal(op, x, 0) if op.of(x)[0] == 2 else op.reject("the diagonal of a tensor of more than two axes")
+
+
+@to_onnx("MatrixBandPart")
+def matrix_band_part(op, x, lower, upper):
+    """Zero outside of the band from `lower` below to `upper` above the diagonal; a negative number keeps that whole side."""
+    if x.dtype in NARROW:
+        return narrow(op, matrix_band_part(op, op.Cast(x, to=INT32), lower, upper), x)
+    rows, columns = (op.Range(op.const(np.int64(0)), scalar_of(op, op.Shape(x, start=start, end=end)), op.const(np.int64(1)))
+                     for start, end in ((-2, -1), (-1, END)))
+    distance = op.Sub(op.Unsqueeze(rows, [1]), op.Unsqueeze(columns, [0]))
+
+    def inside(limit: Value, far: Value) -> Value:
+        return op.Or(op.Less(longs(op, limit), 0), op.LessOrEqual(far, longs(op, limit)))
+    keep = op.And(inside(lower, distance), inside(upper, op.Neg(distance)))
+    return op.Where(keep, x, op.const(np.zeros((), x.dtype.numpy())))
+
+
+@to_onnx("MatrixInverse", "MatrixDeterminant")
+def determinant(op, x, *, adjoint=0):
+    return op.Det(x) if op.node.op_type == "MatrixDeterminant" else op.reject("ONNX has no inverse of matrices")
+
+
+@to_onnx("Cross")
+def cross(op, a, b):
+    """Of vectors of three along the last axis."""
+    def turned(x: Value, by: int) -> Value:
+        return op.Gather(x, op.const(np.roll(np.arange(3), by)), axis=-1)
+    x, y = computable(op, a, b)
+    return narrow(op, op.Sub(op.Mul(turned(x, -1), turned(y, -2)), op.Mul(turned(x, -2), turned(y, -1))), a)
+
+
+# ---- shapes
+
+
+@to_onnx("Shape")
+def shape(op, x, *, out_type="int32"):
+    return op.Shape(x)
+
+
+@to_onnx("ShapeN")
+def shape_n(op, *xs, out_type="int32", N=0):
+    return [op.Shape(x) for x in xs]
+
+
+@to_onnx("Size")
+def size_(op, x, *, out_type="int32"):
+    return op.Size(x)
+
+
+@to_onnx("Rank")
+def rank_(op, x):
+    return op.const(np.int32(x.shape.rank())) if x.shape is not None else op.Squeeze(op.Shape(op.Shape(x)), [0])
+
+
+@to_onnx("Reshape")
+def reshape(op, x, shape):
+    array = constant(shape)
+    return op.Reshape(x, longs(op, shape), allowzero=1 if array is None or 0 in array else None)
+
+
+@to_onnx("Squeeze")
+def squeeze(op, x, *, squeeze_dims=()):
+    """Without axes every axis of the size one; ONNX Runtime decides that when it runs."""
+    return op.Squeeze(x, list(squeeze_dims) if squeeze_dims else None)
+
+
+@to_onnx("Transpose", "ConjugateTranspose")
+def transpose(op, x, perm: Ints):
+    return op.Transpose(x, perm=[axis % len(perm) for axis in perm]) if perm else op.Identity(x)
+
+
+@to_onnx("InvertPermutation")
+def invert_permutation(op, x):
+    return op.ScatterND(op.ConstantOfShape(op.Shape(x), value=np.zeros(1, np.int64)), op.Unsqueeze(longs(op, x), [1]),
+                        op.Range(op.const(np.int64(0)), op.Size(x), op.const(np.int64(1))))
+
+
+@to_onnx("Pack")
+def pack(op, *xs, axis=0, N=0):
+    return op.Concat(*(op.Unsqueeze(x, [axis]) for x in xs), axis=axis)
+
+
+@to_onnx("Unpack")
+def unpack(op, x, *, num=0, axis=0):
+    parts = op.Split(x, axis=axis, num_outputs=num, _outputs=num) if num > 1 else [x]
+    return [op.Squeeze(part, [axis]) for part in parts]
+
+
+@to_onnx("ConcatV2")
+def concat_v2(op, *xs, N=0):
+    return concat(op, xs[-1], *xs[:-1])
+
+
+@to_onnx("Concat")
+def concat(op, axis, *xs, N=0):
+    """Empty vectors in between, which TensorFlow passes over, are left out."""
+    place = constant(axis)
+    if place is None:
+        op.reject("its axis must be a constant")
+    parts = [x for x in xs if x.shape is None or x.shape.rank() != 1 or list(x.shape) != [0]] or list(xs[:1])
+    return op.Concat(*parts, axis=int(place)) if len(parts) > 1 else op.Identity(parts[0])
+
+
+@to_onnx("ParallelConcat")
+def parallel_concat(op, *xs, shape=None, N=0):
+    return op.Concat(*xs, axis=0)
+
+
+@to_onnx("Split")
+def split(op, axis: Int, x, *, num_split=1):
+    return op.Split(x, axis=axis, num_outputs=num_split, _outputs=num_split) if num_split > 1 else op.Identity(x)
+
+
+@to_onnx("SplitV")
+def split_v(op, x, sizes, axis: Int, *, num_split=1):
+    """One size may be -1: the rest."""
+    lengths = constant(sizes)
+    if lengths is not None and (lengths < 0).any():
+        total = size(op, x, axis)
+        if not isinstance(total, int):
+            op.reject("the rest of an axis whose size is not known")
+        lengths = np.where(lengths < 0, total - lengths[lengths >= 0].sum(), lengths)
+        sizes = op.const(lengths.astype(np.int64))
+    return op.Split(x, longs(op, sizes), axis=axis, _outputs=num_split) if num_split > 1 else op.Identity(x)
+
+
+@to_onnx("Tile")
+def tile(op, x, repeats):
+    return op.Tile(x, longs(op, repeats))
+
+
+@to_onnx("Fill")
+def fill(op, shape, value, *, index_type=""):
+    content, dims = constant(value), constant(shape)
+    if content is not None and content.dtype.kind in "fiub" and (dims is None or dims.size):
+        return op.ConstantOfShape(longs(op, shape), value=content.reshape(1))
+    return op.Expand(value, longs(op, shape))
+
+
+@to_onnx("LinSpace")
+def lin_space(op, start, stop, count: Int):
+    """The last element is exactly `stop`."""
+    steps = np.arange(count, dtype=np.float64) / max(count - 1, 1)
+    spread = op.Mul(op.const(steps.astype(start.dtype.numpy())), op.Sub(stop, start))
+    return op.Add(start, spread)
+
+
+@to_onnx("MirrorPad")
+def mirror_pad(op, x, paddings: Array, *, mode):
+    (a,) = wide(op, x)
+    return narrow(op, lite.mirror_pad(op, a, paddings, mode=mode), x)
+
+
+@to_onnx("Reverse")
+def reverse(op, x, chosen: Array):
+    """A flag an axis."""
+    return lite.reverse_v2(op, x, tuple(int(axis) for axis in np.flatnonzero(chosen)))
+
+
+@to_onnx("ReverseSequence")
+def reverse_sequence(op, x, lengths, *, seq_dim, batch_dim=0):
+    return lite.reverse_sequence(op, x, lengths, seq_dim=seq_dim, batch_dim=batch_dim)
+
+
+@to_onnx("Roll")
+def roll(op, x, shift: Ints, axis: Ints):
+    for by, place in zip(shift, axis, strict=True):
+        length: int = op.static(x)[place]
+        by = by % length if length else 0
+        if by:
+            x = op.Concat(op.Slice(x, [length - by], [END], [place]), op.Slice(x, [0], [length - by], [place]), axis=place)
+    return op.Identity(x)
+
+
+# ---- places
+
+
+@to_onnx("Gather", "GatherV2", "ResourceGather")
+def gather(op, x, places, axis: Int = 0, *, batch_dims=0, validate_indices=1, dtype=""):
+    x = read(op, x)
+    return lite.gather(op, x, places, axis=axis, batch_dims=batch_dims)
+
+
+def read(op: Any, x: Value) -> Value:
+    """What a variable holds; any other value itself."""
+    thing = x.meta.get("thing")
+    return x if thing is None else op.context.state[thing.name]
+
+
+@to_onnx("ResourceGatherNd")
+def resource_gather_nd(op, x, places, *, dtype=""):
+    return lite.gather_nd(op, read(op, x), places)
+
+
+@to_onnx("OneHot")
+def one_hot(op, places, depth, on, off, *, axis=-1):
+    return lite.one_hot(op, places, scalar_of(op, depth), on, off, axis=axis)
+
+
+@to_onnx("Where")
+def where(op, condition):
+    (a,) = computable(op, condition) if condition.dtype != BOOL else (condition,)
+    return op.Transpose(op.NonZero(a), perm=[1, 0])
+
+
+@to_onnx("ScatterNd")
+def scatter_nd(op, places, updates, shape):
+    return lite.scatter_nd(op, places, updates, shape)
+
+
+def _scattered(reduction: str | None) -> Callable[..., Any]:
+    def rule(op, x, places, updates, *, bad_indices_policy=""):
+        a, b = (x, updates) if x.dtype in (BOOL, STRING) else computable(op, x, updates)
+        return narrow(op, op.ScatterND(a, longs(op, places), b, reduction=reduction), x)
+    return rule
+
+
+for _name, _reduce in {"TensorScatterUpdate": None, "TensorScatterAdd": "add", "TensorScatterMax": "max", "TensorScatterMin": "min"}.items():
+    to_onnx(_name)(_scattered(_reduce))
+
+
+@to_onnx("TensorScatterSub", "ScatterNdNonAliasingAdd")
+def tensor_scatter_sub(op, x, places, updates, *, bad_indices_policy=""):
+    a, b = computable(op, x, updates)
+    b = op.Neg(b) if op.node.op_type == "TensorScatterSub" else b
+    return narrow(op, op.ScatterND(a, longs(op, places), b, reduction="add"), x)
+
+
+@to_onnx("SegmentMean", "SegmentMax", "SegmentMin", "SegmentProd")
+def segments(op, x, ids):
+    """Sorted segments; an empty one is zero, the product of an empty one is one."""
+    kind = op.node.op_type.removeprefix("Segment").upper()
+    count = op.Add(op.ReduceMax(longs(op, ids), [0], keepdims=1), [1])
+    if kind == "MEAN":
+        ones = op.ConstantOfShape(op.Shape(ids), value=np.ones(1, x.dtype.numpy()))
+        divisor = lite.segment_sum(op, ones, ids)
+        divisor = op.Max(divisor, number(x, 1))
+        return op.Div(lite.segment_sum(op, x, ids), op.Unsqueeze(divisor, list(range(1, op.of(x)[0]))) if op.of(x)[0] > 1 else divisor)
+    y = lite.to_onnx.rules["tflite", f"UNSORTED_SEGMENT_{kind}"].function(op, x, ids, count)
+    if kind == "PROD":
+        return y
+    hits = lite.segment_sum(op, op.ConstantOfShape(op.Shape(ids), value=np.ones(1, np.int64)), ids)
+    hit = op.Greater(hits, 0)
+    return op.Where(op.Unsqueeze(hit, list(range(1, op.of(x)[0]))) if op.of(x)[0] > 1 else hit, y, op.const(number(x, 0)))
+
+
+@to_onnx("Bucketize")
+def bucketize(op, x, *, boundaries=()):
+    return lite.bucketize(op, x, boundaries=tuple(boundaries))
+
+
+@to_onnx("LowerBound", "UpperBound")
+def bound(op, rows, values, *, out_type="int32"):
+    """How many elements of a sorted row are below (or not above) each value."""
+    compare = op.Less if op.node.op_type == "LowerBound" else op.LessOrEqual
+    hits = compare(op.Unsqueeze(rows, [1]), op.Unsqueeze(values, [2]))
+    return op.ReduceSum(op.Cast(hits, to=INT64), [2], keepdims=0)
+
+
+@to_onnx("ListDiff")
+def list_diff(op, x, y, *, out_idx=""):
+    """What of x is not in y, and where it stands."""
+    a, b = computable(op, x, y)
+    found = op.ReduceMax(op.Cast(op.Equal(op.Unsqueeze(a, [1]), op.Unsqueeze(b, [0])), to=INT32), [1], keepdims=0)
+    places = op.Squeeze(op.NonZero(op.Equal(found, 0)), [0])
+    return op.Gather(x, places, axis=0), places
+
+
+@to_onnx("DynamicStitch", "ParallelDynamicStitch")
+def dynamic_stitch(op, *xs, N=0):
+    """Rows at their places; later ones win."""
+    places, parts = xs[:len(xs) // 2], xs[len(xs) // 2:]
+    index = op.Concat(*(op.Reshape(longs(op, place), [-1]) for place in places), axis=0)
+    flat = []
+    for place, part in zip(places, parts, strict=True):
+        inner = op.of(part)[0] - op.of(place)[0]
+        flat.append(op.Reshape(part, op.Concat(op.const([-1]), op.Shape(part, start=op.of(part)[0] - inner), axis=0) if inner else op.const([-1])))
+    rows = op.Concat(*flat, axis=0)
+    length = op.Add(op.ReduceMax(index, [0], keepdims=1), [1])
+    shape = op.Concat(length, op.Shape(rows, start=1), axis=0)
+    return op.ScatterND(op.ConstantOfShape(shape, value=np.zeros(1, rows.dtype.numpy())), op.Unsqueeze(index, [-1]), rows)
+
+
+@to_onnx("DynamicPartition")
+def dynamic_partition(op, x, ids, *, num_partitions):
+    rank = op.of(ids)[0]
+    flat = op.Reshape(longs(op, ids), [-1])
+    inner = op.Shape(x, start=rank)
+    rows = op.Reshape(x, op.Concat(op.const([-1]), inner, axis=0)) if rank != 1 else x
+    return [op.Compress(rows, op.Equal(flat, number), axis=0) for number in range(lite.bounded(op, num_partitions, 4096))]
+
+
+# ---- losses
+
+
+@to_onnx("SoftmaxCrossEntropyWithLogits")
+def softmax_cross_entropy(op, logits, labels):
+    log = op.LogSoftmax(logits, axis=-1)
+    return op.Neg(op.ReduceSum(op.Mul(labels, log), [-1], keepdims=0)), op.Sub(op.Softmax(logits, axis=-1), labels)
+
+
+@to_onnx("SparseSoftmaxCrossEntropyWithLogits")
+def sparse_softmax_cross_entropy(op, logits, labels):
+    log = op.LogSoftmax(logits, axis=-1)
+    index = op.Unsqueeze(longs(op, labels), [-1])
+    own = op.Squeeze(op.GatherElements(log, index, axis=-1), [-1])
+    classes = size(op, logits, -1)
+    depth = op.const(np.int64(classes)) if isinstance(classes, int) else op.Squeeze(classes, [0])
+    hot = op.OneHot(longs(op, labels), depth, op.const(np.asarray([0, 1], logits.dtype.numpy())), axis=-1)
+    return op.Neg(own), op.Sub(op.Softmax(logits, axis=-1), hot)
+
+
+@to_onnx("L2Loss")
+def l2_loss(op, x):
+    return op.Mul(op.ReduceSum(op.Mul(x, x), keepdims=0), number(x, 0.5))
+
+
+def sizes_vector(op: Builder, parts: Sequence[Any]) -> Value:
+    return sizes_of(op, *parts)

@@ -1,0 +1,110 @@
+"""TensorFlow, for SavedModels and frozen graphs. Runs inside the child only, which may be the Python of another environment.
+
+A graph is only handed to it after our own reader has found nothing in it that touches files, processes or Python (`verification/subject.py`).
+"""
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+DEFAULT = "serving_default"
+INTERNAL = ("__saved_model_init_op", "__saved_model_train_op")
+
+
+def prepare() -> None:
+    """Imports the runtime and silences it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    import tensorflow
+    tensorflow.get_logger().setLevel("ERROR")
+
+
+def version() -> str:
+    """Of the installed package."""
+    import tensorflow
+    return tensorflow.__version__
+
+
+def load(path: str, *, threads: int, signature: str = "") -> Loaded:
+    """A SavedModel folder (or the saved_model.pb in it), of which the signature named, `serving_default` or the first is run; or a file with a GraphDef."""
+    import tensorflow
+    tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
+    tensorflow.config.threading.set_inter_op_parallelism_threads(1)
+    if os.path.basename(path) in ("saved_model.pb", "saved_model.pbtxt"):
+        path = os.path.dirname(path)
+    return SavedModel(path, signature) if os.path.isdir(path) else FrozenGraph(path)
+
+
+class Loaded:
+    """A function of TensorFlow, its ports as plain dictionaries."""
+
+    def __init__(self, function: Callable[..., Any], inputs: dict[str, Any], outputs: dict[str, Any]):
+        self.function = function
+        self.inputs = [_port(name, tensor) for name, tensor in sorted(inputs.items())]
+        self.outputs = [_port(name, tensor) for name, tensor in sorted(outputs.items())]
+
+    def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
+        """Outputs by name."""
+        return {name: _array(value) for name, value in self.prepared(feeds)().items()}
+
+    def prepared(self, feeds: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+        """A function that runs once on these inputs."""
+        import tensorflow
+        tensors = {name: tensorflow.constant(array.tolist() if array.dtype.kind in "OSU" and array.size else array, shape=array.shape,
+                                             dtype=tensorflow.string if array.dtype.kind in "OSU" else None) for name, array in feeds.items()}
+        return lambda: self.function(tensors)
+
+
+class SavedModel(Loaded):
+    """The exported function of one signature."""
+
+    def __init__(self, path: str, signature: str):
+        import tensorflow
+        self.model = tensorflow.saved_model.load(path)
+        names = [name for name in self.model.signatures if name not in INTERNAL]
+        name = signature or (DEFAULT if DEFAULT in names else sorted(names)[0] if names else "")
+        if not name:
+            raise ValueError("it has no signature to run")
+        function = self.model.signatures[name]
+        super().__init__(lambda tensors: function(**tensors), dict(function.structured_input_signature[1]), dict(function.structured_outputs))
+
+
+class FrozenGraph(Loaded):
+    """A graph whose placeholders are fed and whose loose ends are fetched."""
+
+    def __init__(self, path: str):
+        import tensorflow
+        graph_def = tensorflow.compat.v1.GraphDef()
+        with open(path, "rb") as file:
+            data = file.read()
+        if path.endswith(".pbtxt"):
+            from google.protobuf import text_format
+            text_format.Parse(data, graph_def)
+        else:
+            graph_def.ParseFromString(data)
+        inputs = [node.name for node in graph_def.node if node.op in ("Placeholder", "PlaceholderV2")]
+        read = {name.lstrip("^").partition(":")[0] for node in graph_def.node for name in node.input}
+        silent = {"NoOp", "Const", "Placeholder", "SaveV2", "Assert", "Print", "RestoreV2", "Assign", "AssignVariableOp", "NextIteration"}
+        outputs = [node.name for node in graph_def.node if node.name not in read and node.op not in silent]
+
+        def imported() -> Any:
+            tensorflow.compat.v1.import_graph_def(graph_def, name="")
+        wrapped = tensorflow.compat.v1.wrap_function(imported, [])
+        tensors = {name: wrapped.graph.get_tensor_by_name(f"{name}:0") for name in [*inputs, *outputs]}
+        pruned = wrapped.prune([tensors[name] for name in inputs], [tensors[name] for name in outputs])
+        super().__init__(lambda feeds: dict(zip(outputs, pruned(*(feeds[name] for name in inputs)), strict=True)),
+                         {name: tensors[name] for name in inputs}, {name: tensors[name] for name in outputs})
+
+
+def _port(name: str, tensor: Any) -> dict[str, Any]:
+    dtype = tensor.dtype.name
+    rank = tensor.shape.rank
+    return {"name": name, "dtype": "object" if dtype == "string" else dtype, "shape": None if rank is None else list(tensor.shape), "scale": None}
+
+
+def _array(value: Any) -> np.ndarray:
+    return np.asarray(value.numpy())
