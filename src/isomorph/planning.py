@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.artifact import Artifact
-from isomorph.errors import Damaged, Missing, Unsupported, Usage
+from isomorph.errors import Missing, Unsupported, Usage
 from isomorph.formats import Format, Match, _table
 from isomorph.model import Checkpoint, Model, operators, weights
 from isomorph.progress import SILENT, Progress
@@ -153,7 +153,7 @@ def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = 
     progress.finish()
     try:
         if isinstance(content, Checkpoint):
-            _plan_weights(made, content)
+            _plan_weights(made, content, progress)
         else:
             _plan_graph(made, content, progress)
     except Unsupported as error:
@@ -181,15 +181,31 @@ def _format_of(path: Path) -> str:
     return name
 
 
-def _plan_weights(made: Plan, content: Checkpoint) -> None:
+def _plan_weights(made: Plan, content: Checkpoint, progress: Progress) -> None:
     made.steps.append(Step("read", f"{len(content):,} tensors of {made.match.format}"))
     if made.target.holds == "graph":
-        made.blockers.append((made.match.format, made.source.where, "the file holds weights without a graph, and this format needs one"))
+        _plan_network(made, content, progress)
         return
     if "names" in made.options:
         content = _with_names(made, content, made.options["names"])
     made.findings += content.findings
     _finish_weights(made, content)
+
+
+def _plan_network(made: Plan, content: Checkpoint, progress: Progress) -> None:
+    """Weights whose architecture is known become the graph that they belong to."""
+    from isomorph import architectures
+    dtype = made.options.pop("dtype", None)
+    if dtype not in (None, "fp32"):
+        raise Usage(f"the weights of a network are not stored as {dtype} yet", hint="quantize them, or convert them, before they become a graph")
+    try:
+        model = architectures.network(content, made.source, made.match.format, quantised=dtype is None)
+    except (Unsupported, Missing) as error:
+        reason = f"the file holds weights without a graph, and this format needs one: {error.what}"
+        made.blockers += [(made.match.format, made.source.where, reason), *getattr(error, "blockers", ())]
+        return
+    made.steps.append(Step("build the network", str(content.metadata.get("general.architecture", ""))))
+    _plan_graph(made, model, progress)
 
 
 def _with_names(made: Plan, content: Checkpoint, names: str) -> Checkpoint:
@@ -199,16 +215,9 @@ def _with_names(made: Plan, content: Checkpoint, names: str) -> Checkpoint:
         return architectures.to_hugging_face(content)
     if names != "gguf":
         raise Usage(f"there are no names {names!r}", hint="gguf or huggingface")
-    if made.match.format == "ggml":
-        return architectures.of_ggml(content)
-    config = made.source.child("config.json") if made.source.is_folder else made.source.sibling("config.json")
-    if config is None or config.size > made.source.limits.json_bytes:
-        raise Missing("there is no config.json beside the weights", where=made.source.where, hint="put it there: it says which architecture they belong to")
-    try:
-        document = json.loads(bytes(config.view))
-    except (ValueError, RecursionError):
-        raise Damaged("it is no JSON", where=config.where) from None
-    return architectures.to_gguf(content, document if isinstance(document, dict) else {})
+    if made.match.format == "gguf":
+        raise Usage("the weights have GGUF's names already", where=made.source.where)
+    return architectures.under_gguf_names(content, made.source, made.match.format)
 
 
 def _finish_weights(made: Plan, content: Checkpoint) -> None:

@@ -4,13 +4,14 @@ A family is a table (`_table`): names on both sides, and for some a change of th
 """
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from isomorph.architectures._table import FAMILIES, GGML_LLAMA, KEYS, Family
-from isomorph.errors import Damaged, Unsupported
+from isomorph.errors import Damaged, Missing, Unsupported
 from isomorph.formats.gguf import KINDS_KEY, Typed, keys_of
 from isomorph.model import Checkpoint
 from isomorph.quant.mixes import Model
@@ -20,10 +21,38 @@ from isomorph.tensors import BITS, NAME, NUMBER, ComputedTensor, dims_of, type_o
 if TYPE_CHECKING:
     import numpy as np
 
+    from isomorph import model
+    from isomorph.artifact import Artifact
+
 SPECIAL = ("<unk>", "<s>", "</s>")
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6                       # tokenizer.ggml.token_type
 FILE_TYPES = {"FLOAT": 0, "FLOAT16": 1, "BFLOAT16": 32}           # general.file_type
 FLOATS = {NUMBER[name] for name in ("FLOAT", "FLOAT16", "BFLOAT16")}
+
+
+def network(content: Checkpoint, artifact: Artifact, format_name: str, *, quantised: bool = True) -> model.Model:
+    """The graph that the weights of a file belong to, as ONNX with keys and values kept (see `decoder`). Raises as `under_gguf_names`, and `Unsupported`."""
+    from isomorph.architectures import decoder
+    return decoder.graph(under_gguf_names(content, artifact, format_name), quantised=quantised)
+
+
+def under_gguf_names(content: Checkpoint, artifact: Artifact, format_name: str) -> Checkpoint:
+    """The weights of a file under GGUF's names. Raises `Unsupported` as `to_gguf` does, `Missing` and `Damaged` as `config_beside` does."""
+    if format_name == "gguf":
+        return content
+    return of_ggml(content) if format_name == "ggml" else to_gguf(content, config_beside(artifact))
+
+
+def config_beside(artifact: Artifact) -> dict[str, Any]:
+    """What a Hugging Face folder says of its model in config.json. Raises `Missing` where there is none beside the weights, `Damaged` where it is no JSON."""
+    config = artifact.child("config.json") if artifact.is_folder else artifact.sibling("config.json")
+    if config is None or config.size > artifact.limits.json_bytes:
+        raise Missing("there is no config.json beside the weights", where=artifact.where, hint="put it there: it says which architecture they belong to")
+    try:
+        document = json.loads(bytes(config.view))
+    except (ValueError, RecursionError):
+        raise Damaged("it is no JSON", where=config.where) from None
+    return document if isinstance(document, dict) else {}
 
 
 def to_gguf(content: Checkpoint, config: Mapping[str, Any]) -> Checkpoint:
@@ -109,11 +138,26 @@ def _texts(value: Any) -> list[str]:
 def _metadata(family: Family, config: Mapping[str, Any]) -> Any:
     from isomorph.wire.gguf import Keys
     keys = Keys({"general.architecture": family.name})
+    config = dict(config) | _rotation(config, keys, family.name)
     for name, key in KEYS:
         value = config.get(family.spelled(name), config.get(name))
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             keys[key.format(arch=family.name)] = float(value) if isinstance(value, float) or "epsilon" in key or "freq_base" in key else value
     return keys
+
+
+def _rotation(config: Mapping[str, Any], keys: Any, name: str) -> dict[str, Any]:
+    """The base of rotary positions, where transformers 5 keeps it, and their scaling as keys. Raises `Unsupported` for a scaling that GGUF keeps in tensors."""
+    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(parameters, dict):
+        return {}
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    if kind == "linear":
+        keys[f"{name}.rope.scaling.type"] = "linear"
+        keys[f"{name}.rope.scaling.factor"] = float(parameters.get("factor", 1.0))
+    elif kind != "default":
+        raise Unsupported(f"positions are scaled by {kind!r}, which has no place in the keys that are written")
+    return {"rope_theta": parameters["rope_theta"]} if "rope_theta" in parameters else {}
 
 
 def _renamed(content: Checkpoint, family: Family, model: Model, *, forward: bool) -> dict[str, Any]:

@@ -35,7 +35,8 @@ KEYS = (
     ("num_hidden_layers", "{arch}.block_count"), ("intermediate_size", "{arch}.feed_forward_length"), ("num_attention_heads", "{arch}.attention.head_count"),
     ("num_key_value_heads", "{arch}.attention.head_count_kv"), ("head_dim", "{arch}.attention.key_length"), ("rope_theta", "{arch}.rope.freq_base"),
     ("rms_norm_eps", "{arch}.attention.layer_norm_rms_epsilon"), ("layer_norm_eps", "{arch}.attention.layer_norm_epsilon"),
-    ("sliding_window", "{arch}.attention.sliding_window"),
+    ("sliding_window", "{arch}.attention.sliding_window"), ("attn_logit_softcapping", "{arch}.attn_logit_softcapping"),
+    ("final_logit_softcapping", "{arch}.final_logit_softcapping"),
 )
 
 

@@ -34,7 +34,11 @@ def verify(first: Any, second: Any, *, inputs: Mapping[str, Given] | None = None
     """
     one, other = Subject(first), Subject(second)
     report = Report(f"{one.where} and {other.where}")
-    if not other.holds_graph or not one.holds_graph:
+    built = one.network if other.holds_graph and not one.holds_graph else None
+    if built is not None:
+        from isomorph.architectures.decoder import samples
+        inputs = {name: Given(array=array) for name, array in samples(built, seed).items()} | dict(inputs or {})
+    elif not other.holds_graph or not one.holds_graph:
         from isomorph.verification import weights
         return weights.verify(one, other, report, _explicit(atol, rtol))
     _verify_graphs(one, other, report, inputs or {}, sizes or {}, _explicit(atol, rtol), seed, timeout, progress)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from isomorph import runtime
 from isomorph.artifact import Artifact
-from isomorph.errors import Unsupported
+from isomorph.errors import Missing, Unsupported
 from isomorph.formats import _table
 from isomorph.model import Checkpoint, Model
 from isomorph.runtime.session import Session
@@ -24,6 +24,7 @@ FLOATS = {"DOUBLE": 64, "FLOAT": 32, "BFLOAT16": 16, "FLOAT16": 16}
 BOUNDED = frozenset({"Sigmoid", "Softmax", "Tanh", "HardSigmoid", "Softsign", "Sin", "Cos", "Erf", "LSTM", "GRU", "RNN"})
 MOVED = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice", "Cast", "Concat"})
 NEXT = "/next"                                  # how the output is named that holds what a variable becomes
+MOST_DECODED = 4 << 30                          # bytes of decoded weights that are run to prove a network
 LARGE = 64                                      # elements from which a constant counts as a weight
 
 
@@ -62,17 +63,41 @@ class Subject:
         return self.match.holds in ("graph", "both")
 
     @cached_property
+    def network(self) -> Model | None:
+        """The graph that weights belong to, computed with decoded weights; None for what is no language model that isomorph builds.
+
+        Raises `Unsupported` where the decoded weights are too many to run."""
+        from isomorph import architectures
+        content = self.content
+        if isinstance(content, Model):
+            return None
+        try:
+            model = architectures.network(content, self.artifact, self.match.format, quantised=False)
+        except (Unsupported, Missing):
+            return None
+        size = sum(tensor.nbytes for tensor in content.values())
+        if size > MOST_DECODED:
+            raise Unsupported(f"the decoded weights take {size / 1e9:.1f} GB, too much to run them", where=self.where)
+        return model
+
+    @cached_property
+    def graph(self) -> Model:
+        """What is run: the file's graph, or the one that its weights belong to."""
+        if isinstance(self.content, Model):
+            return self.content
+        assert self.network is not None
+        return self.network
+
+    @cached_property
     def traits(self) -> Traits:
         """Of the file as it is, in its own dialect."""
-        assert isinstance(self.content, Model)
-        return traits(self.content)
+        return traits(self.graph)
 
     @cached_property
     def hub(self) -> Model:
         """The same network in ONNX. Reads the file once more, because mapping changes what was read."""
         from isomorph import dialects
-        content = self.content
-        assert isinstance(content, Model)
+        content = self.graph
         if content.dialect == "onnx":
             return content
         assert self.format.read is not None

@@ -1,0 +1,118 @@
+"""Language models as graphs: logits against transformers, products with blocks of ggml against their decoded weights, and the published SmolLM2."""
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import environments
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+from zoo import zoo
+
+import isomorph
+from isomorph.architectures import decoder
+from isomorph.architectures.decoder import NETWORKS
+from isomorph.architectures.products import Products, coded
+from isomorph.artifact import Artifact
+from isomorph.errors import Unsupported
+from isomorph.formats import gguf
+from isomorph.formats import onnx as onnx_format
+from isomorph.model import HUB_IR_VERSION, HUB_OPSET, Checkpoint, Model
+from isomorph.quant.blocks import BLOCKS
+from isomorph.quant.decode import dequantize
+from isomorph.quant.encode import ENCODERS, quantize
+from isomorph.quant.tensor import QuantizedTensor
+from isomorph.tensors import array_tensor
+
+CHILD = Path(__file__).with_name("language_model_child.py")
+FAMILIES = ("llama", "llama_tied", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gpt2")
+ROWS, COLUMNS = 24, 512
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with a small model of each family, and what transformers computes with it."""
+    folder = tmp_path_factory.mktemp("models")
+    done = subprocess.run([environments.python("torch"), "-W", "ignore", CHILD, folder, *FAMILIES], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+def run(path: Path, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, cuts: list[int]) -> np.ndarray:
+    """Logits of a model that is fed in pieces, its keys and values carried from one to the next."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options)
+    names = [value.name for value in session.get_outputs()]
+    past = {value.name: np.zeros((len(ids), value.shape[1], 0, value.shape[3]), np.float32) for value in session.get_inputs() if value.name.startswith("past")}
+    pieces = []
+    for start, stop in zip([0, *cuts], [*cuts, ids.shape[1]], strict=True):
+        feeds = {"input_ids": ids[:, start:stop], "attention_mask": mask[:, :stop], "position_ids": positions[:, start:stop]}
+        found = dict(zip(names, session.run(None, feeds | past), strict=True))
+        pieces.append(found.pop("logits"))
+        past = {name.replace("present", "past_key_values"): value for name, value in found.items()}
+    return np.concatenate(pieces, axis=1)
+
+
+def test_every_network_is_made():
+    assert {family.split("_")[0] for family in FAMILIES} - {"mistral"} == set(NETWORKS)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_equal_transformers(family, made, tmp_path):
+    """From the folder and by way of GGUF, in pieces, with padding on the left."""
+    source, expected = made / family / "model.safetensors", np.load(made / family / "expected.npz")
+    isomorph.convert(source, tmp_path / "model.gguf", names="gguf")
+    for place, path in enumerate((source, tmp_path / "model.gguf")):
+        report = isomorph.convert(path, tmp_path / f"{place}.onnx", timeout=120)
+        assert report.facts["verified"] == "re-read"
+        logits = run(tmp_path / f"{place}.onnx", expected["ids"], expected["mask"], expected["positions"], cuts=[7, 8])
+        kept = expected["mask"].astype(bool)
+        assert np.abs(logits - expected["logits"])[kept].max() <= 1e-5 * np.abs(expected["logits"]).max()
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_products_with_blocks_are_those_with_their_weights(kind, tmp_path):
+    random = np.random.default_rng(3)
+    weights = random.normal(size=(ROWS, COLUMNS)).astype(np.float32)
+    blocks = quantize(kind, weights.reshape(-1, BLOCKS[kind].elements)).tobytes()
+    tensor = QuantizedTensor("w.weight", BLOCKS[kind], (ROWS, COLUMNS), blocks)
+    exact = dequantize(kind, blocks).reshape(ROWS, COLUMNS).astype(np.float64)
+    products = Products({"w.weight": tensor})
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["b", "s", COLUMNS]))
+    ids = ir.Value(name="ids", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(["b", "n"]))
+    outputs = [products.product(x, "w"), products.rows(ids, "w.weight")]
+    for output, name in zip(outputs, ("y", "rows"), strict=True):
+        output.name, output.type, output.shape = name, ir.TensorType(ir.DataType.FLOAT), ir.Shape(["b", None, None])
+    onnx_format.write(Model(products.finished([x, ids], outputs, "product", HUB_OPSET, HUB_IR_VERSION)), tmp_path / "m.onnx")
+    array, chosen = random.normal(size=(2, 3, COLUMNS)).astype(np.float32), np.array([[0, 5], [ROWS - 1, 5]])
+    y, rows = onnxruntime.InferenceSession(tmp_path / "m.onnx").run(None, {"x": array, "ids": chosen})
+    wanted = array.astype(np.float64) @ exact.T
+    assert np.abs(y - wanted).max() <= 5e-6 * np.abs(wanted).max()
+    assert np.abs(rows - exact[chosen]).max() <= 5e-7 * np.abs(exact).max()
+    assert (products.kept == 1) == (coded(tensor) is not None)
+
+
+def test_a_published_model_keeps_its_codes(tmp_path):
+    report = isomorph.convert(zoo("smollm2"), tmp_path / "smollm2.onnx", timeout=300)
+    assert report.facts["verified"] == "re-read"
+    assert [finding.code for finding in report.findings].count("weights.codes") == 1
+    assert (tmp_path / "smollm2.onnx").stat().st_size < 1.15 * zoo("smollm2").stat().st_size
+    ids = np.array([[1, 4093, 198, 1780, 416, 260, 2412, 282, 4649, 47, 2, 198, 1, 520, 9531, 198]])
+    for _ in range(6):
+        logits = run(tmp_path / "smollm2.onnx", ids, np.ones_like(ids), np.arange(ids.shape[1])[None], cuts=[])
+        ids = np.concatenate([ids, logits[:, -1:].argmax(-1)], axis=1)
+    words = gguf.read(Artifact.open(zoo("smollm2"))).metadata["tokenizer.ggml.tokens"]
+    assert [words[int(place)] for place in ids[0, -6:]] == ["The", "Ġclimate", "Ġof", "ĠFrance", "Ġis", "Ġcharacterized"]
+
+
+def test_what_is_not_built_is_said(tmp_path):
+    tensors = {"token_embd.weight": array_tensor(np.zeros((4, 8), np.float32), "token_embd.weight")}
+    for metadata, reason in (({"general.architecture": "mamba"}, "no graph is built"), ({"general.architecture": "llama"}, "are missing"),
+                             ({"general.architecture": "llama", "llama.block_count": 1, "llama.attention.head_count": 2, "llama.rope.scaling.type": "yarn"},
+                              "yarn")):
+        with pytest.raises(Unsupported, match=reason):
+            decoder.graph(Checkpoint(tensors, metadata))
+
