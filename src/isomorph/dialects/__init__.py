@@ -9,7 +9,12 @@ from isomorph.errors import Unsupported
 from isomorph.model import Model
 
 # dialect -> module with `to_hub(model) -> Model` and `from_hub(model, **options) -> Model`
-DIALECTS = {"tflite": "isomorph.dialects.tflite", "torch": "isomorph.dialects.torch", "tf": "isomorph.dialects.tf"}
+DIALECTS = {
+    "keras": "isomorph.dialects.keras",
+    "tf": "isomorph.dialects.tf",
+    "tflite": "isomorph.dialects.tflite",
+    "torch": "isomorph.dialects.torch",
+}
 
 
 def to_hub(model: Model) -> Model:

@@ -291,10 +291,9 @@ class Rewrite:
 
     def apply(self, node: ir.Node) -> bool:
         """Replaces one node by what its rule makes of it. False where the rule returns NotImplemented (leave it) or rejects it."""
-        op = self.builder_class(node, self.domain, self)
+        op = self.builder_for(node)
         try:
-            arguments, attributes = self.bind(self.mapping.rules[node.domain, node.op_type], node)
-            result = self.mapping.rules[node.domain, node.op_type].function(op, *arguments, **attributes)
+            result = self.outcome(op, node)
         except Rejected as why:
             self.blockers.append((f"{node.domain + '::' if node.domain else ''}{node.op_type}", self.label(node), str(why)))
             return False
@@ -310,6 +309,16 @@ class Rewrite:
         results = list(result) if isinstance(result, (tuple, list)) else [result]
         self.replace(node, op.made, results)
         return True
+
+    def builder_for(self, node: ir.Node) -> Builder:
+        """`op` for the rule of a node."""
+        return self.builder_class(node, self.domain, self)
+
+    def outcome(self, op: Builder, node: ir.Node) -> Any:
+        """What the rule of a node returns. A dialect whose nodes keep their arguments in another form binds them in its own way."""
+        rule = self.mapping.rules[node.domain, node.op_type]
+        arguments, attributes = self.bind(rule, node)
+        return rule.function(op, *arguments, **attributes)
 
     def bind(self, rule: Rule, node: ir.Node) -> tuple[list[Any], dict[str, Any]]:
         """Inputs and attributes of a node as arguments of its rule; constants converted, defaults of the schema filled in."""

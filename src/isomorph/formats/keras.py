@@ -3,11 +3,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from isomorph.errors import Damaged, Missing
 from isomorph.formats import Format, Match
+from isomorph.progress import SILENT, Progress
 from isomorph.wire import json_head
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
+    from isomorph.model import Model
 
 MEMBERS = {"metadata.json", "config.json"}
 WEIGHTS = ("model.weights.h5", "model.weights.npz", "model.weights.json")
@@ -43,7 +46,44 @@ def _document(artifact: Artifact, name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+# Reading
+
+def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model:
+    """The layers of a file and their variables, lazily. Nothing in its configuration is imported or run.
+
+    Raises `Damaged` where its parts contradict each other, `Unsafe` where it exceeds a limit, `Missing` where it has no weights of a kind that is read.
+    """
+    from isomorph.dialects.keras.config import parse
+    from isomorph.formats import _keras_files as files
+    from isomorph.wire import hdf5_data
+    config = files.document(_member(artifact, "config.json"), f"{artifact.where}: config.json", artifact.limits)
+    metadata = {**files.document(_member(artifact, "metadata.json"), f"{artifact.where}: metadata.json", artifact.limits)}
+    root = parse(config, artifact.where)
+    name = next((name for name in WEIGHTS[:1] if name in _names(artifact)), None)
+    if name is None:
+        raise Missing("its weights are in no file of the kind that is read (model.weights.h5)", where=artifact.where)
+    content = hdf5_data.read(_member(artifact, name), f"{artifact.where}: {name}", artifact.limits)
+    metadata["training_config"] = config.get("compile_config")
+    metadata["vocabularies"] = {member: bytes(_member(artifact, member)) for member in _names(artifact) if member.startswith("assets/")}
+    return files.model_of(root, files.modern_tensors(root, content), {key: value for key, value in metadata.items() if value}, [], artifact.where)
+
+
+def _names(artifact: Artifact) -> tuple[str, ...]:
+    return artifact.names if artifact.is_folder else artifact.archive.names if artifact.archive else ()
+
+
+def _member(artifact: Artifact, name: str) -> memoryview:
+    if artifact.is_folder:
+        file = artifact.child(name)
+        if file is None:
+            raise Missing(f"{name} is not there", where=artifact.where)
+        return file.view
+    if artifact.archive is None or name not in artifact.archive.members:
+        raise Damaged(f"it has no member {name}", where=artifact.where)
+    return artifact.archive.read(name)
+
+
 FORMAT = Format(
     name="keras", title="Keras 3", extensions=(".keras",), holds="graph",
-    spec="https://github.com/keras-team/keras/blob/master/keras/src/saving/saving_lib.py", identify=identify, dialect="keras",
+    spec="https://github.com/keras-team/keras/blob/master/keras/src/saving/saving_lib.py", identify=identify, read=read, dialect="keras",
 )

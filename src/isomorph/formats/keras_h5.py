@@ -4,11 +4,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from isomorph.errors import Damaged
 from isomorph.formats import Format, Match
+from isomorph.progress import SILENT, Progress
 from isomorph.wire import hdf5
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
+    from isomorph.model import Checkpoint, Model
 
 CLASS = re.compile(r'"class_name" *: *"(\w+)"')
 KERAS_3_WEIGHTS = {"layers", "_layer_checkpoint_dependencies", "vars"}
@@ -32,7 +35,41 @@ def identify(artifact: Artifact) -> Match | None:
     return None
 
 
+# Reading
+
+def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model | Checkpoint:
+    """The layers of a model and their variables, or the variables alone where the file has no configuration. Nothing in it is imported or run.
+
+    Raises `Damaged` where its parts contradict each other, `Unsafe` where a link leads outside or a limit is exceeded.
+    """
+    from isomorph.formats import _keras_files as files
+    from isomorph.wire import hdf5_data
+    content = hdf5_data.read(artifact.view, artifact.where, artifact.limits)
+    attributes = content.attributes[""]
+    config = attributes.get("model_config")
+    if config is None:
+        return _checkpoint(content)
+    from isomorph.dialects.keras.config import parse
+    root = parse(files.document(files.text(config), f"{artifact.where}: model_config", artifact.limits), artifact.where)
+    start = "model_weights" if "model_weights" in content.attributes else ""
+    if not root.layers:
+        raise Damaged("its configuration names no layers", where=artifact.where)
+    tensors, findings = files.legacy_tensors(root, content, start, artifact.where)
+    version = attributes.get("keras_version") or content.attributes.get(start, {}).get("keras_version") or "1"
+    metadata = {"keras_version": files.text(version), "backend": files.text(attributes.get("backend", "")),
+                "training_config": files.text(attributes["training_config"]) if "training_config" in attributes else None}
+    return files.model_of(root, tensors, {key: value for key, value in metadata.items() if value}, findings, artifact.where)
+
+
+def _checkpoint(content: Any) -> Checkpoint:
+    """Every dataset under its path in the file; optimizer states have theirs."""
+    from isomorph.formats import _keras_files as files
+    from isomorph.model import Checkpoint
+    metadata = {name: files.text(value) for name, value in content.attributes[""].items() if isinstance(value, (str, bytes))}
+    return Checkpoint({path: files.tensor(dataset, path) for path, dataset in content.datasets.items()}, metadata)
+
+
 FORMAT = Format(
     name="keras_h5", title="Keras HDF5", extensions=(".h5", ".hdf5"), holds="graph",
-    spec="https://github.com/keras-team/keras/blob/master/keras/src/legacy/saving/legacy_h5_format.py", identify=identify, dialect="keras",
+    spec="https://github.com/keras-team/keras/blob/master/keras/src/legacy/saving/legacy_h5_format.py", identify=identify, read=read, dialect="keras",
 )

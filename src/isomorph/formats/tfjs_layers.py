@@ -1,12 +1,18 @@
 """TensorFlow.js LayersModel: a Keras topology in model.json, weights in shards."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
+from isomorph.errors import Damaged
 from isomorph.formats import Format, Match, _tfjs
+from isomorph.progress import SILENT, Progress
+from isomorph.report import Finding, Severity
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
+    from isomorph.dialects.keras.config import Layer
+    from isomorph.model import Model
 
 
 def identify(artifact: Artifact) -> Match | None:
@@ -14,7 +20,90 @@ def identify(artifact: Artifact) -> Match | None:
     return _tfjs.identify(artifact, "tfjs_layers", "layers-model")
 
 
+# Reading
+
+def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model:
+    """The layers of a topology and their weights from the shards beside it, lazily.
+
+    Raises `Damaged` where weights and layers contradict each other, `Missing` where a shard is absent, `Unsafe` where one lies outside the folder.
+    """
+    from isomorph.dialects.keras.config import parse
+    from isomorph.formats import _keras_files as files
+    from isomorph.wire import tfjs_weights
+    file = artifact.child("model.json") if artifact.is_folder else artifact
+    if file is None:
+        raise Damaged("there is no model.json", where=artifact.where)
+    document = files.document(file.view, file.where, artifact.limits)
+    topology = document.get("modelTopology")
+    if not isinstance(topology, dict):
+        raise Damaged("its topology is no object", where=file.where)
+    root = parse(topology.get("model_config") or topology, file.where)
+    folder = artifact.path if artifact.is_folder else file.path.parent if file.path else None
+    weights = tfjs_weights.read(document.get("weightsManifest") or [], folder, file.where, artifact.limits)
+    tensors, findings = _matched(root, weights)
+    metadata = {"keras_version": str(topology.get("keras_version") or ""), "generated_by": document.get("generatedBy"),
+                "training_config": topology.get("training_config"), "user_metadata": document.get("userDefinedMetadata")}
+    return files.model_of(root, tensors, {key: value for key, value in metadata.items() if value}, findings, file.where)
+
+
+def _matched(root: Layer, weights: dict[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
+    """Weights by the paths of the layers. Their names hold the name of the layer that has them, and last what they are; the rest differs by who wrote them."""
+    from isomorph.dialects.keras.variables import in_row, tree
+    found: dict[str, Any] = {}
+    left = dict(weights)
+    for path, layer in _leaves(root, ""):
+        names = {layer.name, *_inner_names(layer)}
+        own = [name for name in left if names & set(name.split("/")[:-1])]
+        for variable in in_row(tree(layer)):
+            last = variable.rpartition("/")[2]
+            name = next((name for name in own if name.rpartition("/")[2].removesuffix(":0") == last and _side(variable, name)), None)
+            if name is not None:
+                own.remove(name)
+                found[f"{path}/{variable}"] = tensor(left.pop(name), f"{path}/{variable}")
+    findings = [Finding("keras.variables", Severity.MEDIUM, name, "no layer of the topology has this weight") for name in left]
+    return found, findings
+
+
+def _side(variable: str, name: str) -> bool:
+    """Whether a weight of a layer in two directions is of the right one."""
+    return not (("forward" in name and variable.startswith("backward_layer")) or ("backward" in name and variable.startswith("forward_layer")))
+
+
+def _leaves(layer: Layer, scope: str) -> Iterator[tuple[str, Layer]]:
+    """The layers that are no models, with their paths."""
+    for inner in layer.layers:
+        path = f"{scope}/{inner.name}" if scope else inner.name
+        if inner.layers:
+            yield from _leaves(inner, path)
+        else:
+            yield path, inner
+
+
+def _inner_names(layer: Layer) -> Iterator[str]:
+    """The names of the layers inside a wrapper, with the prefixes of both directions."""
+    from isomorph.dialects.keras.variables import wrapped
+    for _, inner in wrapped(layer):
+        yield from (inner.name, f"forward_{inner.name}", f"backward_{inner.name}")
+        yield from _inner_names(inner)
+
+
+def tensor(weight: Any, name: str) -> Any:
+    """A lazy tensor over a weight; what is stored in fewer bits is widened when it is asked for."""
+    import numpy as np
+
+    from isomorph.tensors import ComputedTensor, SliceTensor, number_of
+    kind, stored = np.dtype(weight.dtype), np.dtype(weight.stored)
+    if kind == stored:
+        return SliceTensor(name, number_of(kind), weight.shape, weight.data())
+
+    def widened() -> np.ndarray:
+        array = np.frombuffer(weight.data(), stored).reshape(weight.shape)
+        return (array.astype(np.float32) if stored == np.float16 else array * np.float32(weight.scale) + np.float32(weight.minimum)).astype(kind)
+
+    return ComputedTensor(name, number_of(kind), weight.shape, widened, ())
+
+
 FORMAT = Format(
     name="tfjs_layers", title="TensorFlow.js LayersModel", extensions=("model.json",), holds="graph",
-    spec="https://github.com/tensorflow/tfjs/blob/master/tfjs-core/src/io/types.ts", identify=identify, dialect="keras",
+    spec="https://github.com/tensorflow/tfjs/blob/master/tfjs-core/src/io/types.ts", identify=identify, read=read, dialect="keras",
 )

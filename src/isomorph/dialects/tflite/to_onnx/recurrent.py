@@ -4,36 +4,20 @@ The rules return the operator's outputs, then the next values of its states in t
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder
+from isomorph.dialects._scan import scanned
 from isomorph.dialects.tflite.to_onnx.operators import activation, constant_value, permuted, to_onnx
 from isomorph.tensors import lazily
 
 Value = ir.Value
 ONNX_ACTIVATION = {"TANH": "Tanh", "RELU": "Relu"}
 RARELY = 10.0                       # the limit that Keras sets on the cells of every LSTM; each step changes a cell by less than one
-Step = Callable[[Value, list[Value]], tuple[Value, list[Value]]]
-
-
-def scanned(op: Builder, x: Value, states: Sequence[Value], step: Step, *, axis: int, backwards: bool = False) -> tuple[Value, list[Value]]:
-    """Runs `step` along `axis` of x, [time, batch, ...] or [batch, time, ...]: all outputs along the same axis, and the last states."""
-    slice_ = Value(name=op.context.unique("step"), type=x.type, shape=ir.Shape([dim for place, dim in enumerate(x.shape) if place != axis]))
-    inner = [Value(name=op.context.unique("state"), type=state.type, shape=state.shape) for state in states]
-    with op.body() as made:
-        y, following = step(slice_, inner)
-        results = [op.Identity(value) for value in (*following, y)]
-    body = ir.Graph([*inner, slice_], results, nodes=made, name=op.context.unique("body"), opset_imports={"": 1})
-    for result in results:
-        result.type, result.shape = x.type, None
-    direction = int(backwards)
-    *last, ys = op.Scan(*states, x, body=body, num_scan_inputs=1, scan_input_axes=[axis], scan_output_axes=[axis], scan_input_directions=[direction],
-                        scan_output_directions=[direction], _outputs=len(states) + 1)
-    return ys, last
 
 
 def stacked(op: Builder, *parts: Value) -> Value:

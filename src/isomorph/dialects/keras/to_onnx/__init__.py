@@ -1,0 +1,1 @@
+"""Keras to ONNX. Every module puts its rules into the one table."""

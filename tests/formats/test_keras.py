@@ -1,0 +1,152 @@
+"""Reading what Keras wrote: containers, generations, and where the variables stand."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import keras_files as files
+import numpy as np
+import onnxruntime
+import pytest
+
+from isomorph.artifact import Artifact
+from isomorph.dialects import to_hub
+from isomorph.errors import Damaged, Missing, Unsupported
+from isomorph.formats import keras, keras_h5, onnx, tfjs_layers
+from isomorph.model import Checkpoint, operators
+from isomorph.tensors import SliceTensor
+
+KERNEL, BIAS = np.arange(6, dtype=np.float32).reshape(3, 2), np.float32([1, -1])
+X = np.float32([[1, 2, 3]])
+
+
+def run(model, tmp_path: Path, *inputs: np.ndarray) -> list[np.ndarray]:
+    onnx.write(to_hub(model), tmp_path / "out.onnx", force=True)
+    session = onnxruntime.InferenceSession(tmp_path / "out.onnx")
+    return session.run(None, dict(zip([port.name for port in session.get_inputs()], inputs, strict=True)))
+
+
+def modern(tmp_path: Path) -> Path:
+    weights = files.modern_weights({"layers/dense/vars/0": KERNEL, "layers/dense/vars/1": BIAS})
+    return files.keras(tmp_path / "m.keras", files.sequential(files.dense("d", 2)), weights)
+
+
+def test_keras_3(tmp_path):
+    model = keras.read(Artifact.open(modern(tmp_path)))
+    assert operators(model) == {"Dense": 1}
+    assert [value.name for value in model.graph.inputs] == ["x"]
+    np.testing.assert_array_equal(run(model, tmp_path, X)[0], X @ KERNEL + BIAS)
+
+
+def test_weights_are_slices_of_the_mapping(tmp_path):
+    model = keras.read(Artifact.open(modern(tmp_path)))
+    tensor = model.graph.initializers["d/kernel"].const_value
+    assert isinstance(tensor, SliceTensor)
+    np.testing.assert_array_equal(tensor.numpy(), KERNEL)
+
+
+def test_keras_2(tmp_path):
+    config = {"class_name": "Sequential", "config": {"name": "m", "layers": [
+        {"class_name": "Dense", "config": {"name": "d", "units": 2, "activation": "relu", "use_bias": True, "batch_input_shape": [None, 3],
+            "dtype": "float32"}}]}}
+    path = files.legacy(tmp_path / "m.h5", config, {"d": {"d/kernel:0": KERNEL, "d/bias:0": BIAS}})
+    np.testing.assert_array_equal(run(keras_h5.read(Artifact.open(path)), tmp_path, -X)[0], np.maximum(-X @ KERNEL + BIAS, 0))
+
+
+def test_keras_1(tmp_path):
+    """Its Sequential is a list, its words are others, and its pictures may be channels-first."""
+    config = {"class_name": "Sequential", "config": [
+        {"class_name": "Dense", "config": {"name": "d", "output_dim": 2, "init": "glorot_uniform", "activation": "linear", "bias": True,
+                                           "batch_input_shape": [None, 3], "input_dtype": "float32"}}]}
+    path = files.legacy(tmp_path / "m.h5", config, {"d": {"d_W": KERNEL, "d_b": BIAS}}, "1.2.2")
+    np.testing.assert_array_equal(run(keras_h5.read(Artifact.open(path)), tmp_path, X)[0], X @ KERNEL + BIAS)
+
+
+def test_weights_alone_are_a_checkpoint(tmp_path):
+    path = files.legacy(tmp_path / "w.h5", None, {"d": {"d/kernel:0": KERNEL, "d/bias:0": BIAS}})
+    found = keras_h5.read(Artifact.open(path))
+    assert isinstance(found, Checkpoint)
+    assert list(found) == ["d/d/bias:0", "d/d/kernel:0"]
+    np.testing.assert_array_equal(found["d/d/kernel:0"].numpy(), KERNEL)
+
+
+def test_weights_of_keras_3_alone_are_a_checkpoint(tmp_path):
+    path = tmp_path / "m.weights.h5"
+    path.write_bytes(files.modern_weights({"layers/dense/vars/0": KERNEL}))
+    assert list(keras_h5.read(Artifact.open(path))) == ["layers/dense/vars/0"]
+
+
+def test_layers_model(tmp_path):
+    config = {"class_name": "Sequential", "config": {"name": "m", "layers": [
+        {"class_name": "Dense", "config": {"name": "d", "units": 2, "activation": "linear", "use_bias": True, "batch_input_shape": [None, 3],
+            "dtype": "float32"}}]}}
+    weights = [{"name": "d/kernel", "shape": [3, 2], "dtype": "float32", "quantization": {"dtype": "uint8", "min": -1.0, "scale": 0.5}},
+               {"name": "d/bias", "shape": [2], "dtype": "float32"}]
+    (tmp_path / "group1-shard1of1.bin").write_bytes(bytes(range(6)) + BIAS.tobytes())
+    document = {"format": "layers-model", "modelTopology": {"keras_version": "2.15.0", "backend": "tensorflow", "model_config": config},
+                "weightsManifest": [{"paths": ["group1-shard1of1.bin"], "weights": weights}]}
+    (tmp_path / "model.json").write_text(json.dumps(document))
+    kernel = np.arange(6, dtype=np.float32).reshape(3, 2) * 0.5 - 1
+    for source in (tmp_path, tmp_path / "model.json"):
+        np.testing.assert_array_equal(run(tfjs_layers.read(Artifact.open(source)), tmp_path, X)[0], X @ kernel + BIAS)
+
+
+def test_layers_of_a_frozen_model_inside(tmp_path):
+    """Keras 2 lists what is trained first, of all layers inside, and then the rest."""
+    inner = {"class_name": "Sequential", "config": {"name": "s", "layers": [
+        {"class_name": "Dense", "config": {"name": "a", "units": 2, "trainable": False, "batch_input_shape": [None, 3]}},
+        {"class_name": "Dense", "config": {"name": "b", "units": 2}}]}}
+    config = {"class_name": "Sequential", "config": {"name": "m", "layers": [inner]}}
+    second = np.float32([[1, 2], [3, 4]])
+    row = {"b/kernel:0": second, "b/bias:0": -BIAS, "a/kernel:0": KERNEL, "a/bias:0": BIAS}
+    path = files.legacy(tmp_path / "m.h5", config, {"s": row})
+    np.testing.assert_array_equal(run(keras_h5.read(Artifact.open(path)), tmp_path, X)[0], (X @ KERNEL + BIAS) @ second - BIAS)
+
+
+@pytest.mark.parametrize(("version", "slope"), [("3.0.0", 1 / 6), ("2.4.3", 0.2)])
+def test_hard_sigmoid_differs_between_generations(tmp_path, version, slope):
+    config = {"class_name": "Sequential", "config": {"name": "m", "layers": [
+        {"class_name": "Activation", "config": {"name": "a", "activation": "hard_sigmoid", "batch_input_shape": [None, 3]}}]}}
+    path = files.legacy(tmp_path / "m.h5", config, {}, version)
+    np.testing.assert_allclose(run(keras_h5.read(Artifact.open(path)), tmp_path, X)[0], np.clip(X * slope + 0.5, 0, 1), rtol=1e-6)
+
+
+def test_everything_that_cannot_be_mapped_is_named_at_once(tmp_path):
+    odd = [{"module": "keras.layers", "class_name": "Lambda", "config": {"name": "l", "function": {"class_name": "__lambda__", "config": {"code": "4wEAAAA="}}},
+            "registered_name": None},
+           {"module": "mine", "class_name": "Own", "config": {"name": "o"}, "registered_name": "mine>Own"}]
+    path = files.keras(tmp_path / "m.keras", files.sequential(*odd), files.modern_weights({}))
+    model = keras.read(Artifact.open(path))
+    with pytest.raises(Unsupported) as caught:
+        to_hub(model)
+    assert [(kind, where) for kind, where, _ in caught.value.blockers] == [("keras::Lambda", "l"), ("keras.custom::Own", "o")]
+
+
+def test_a_subclassed_model_says_what_is_missing(tmp_path):
+    config = {"module": "mine", "class_name": "Net", "config": {"units": 3}, "registered_name": "mine>Net"}
+    with pytest.raises(Unsupported, match="Net"):
+        keras.read(Artifact.open(files.keras(tmp_path / "m.keras", config, files.modern_weights({}))))
+
+
+def test_a_file_without_weights(tmp_path):
+    import zipfile
+    with zipfile.ZipFile(tmp_path / "m.keras", "w") as file:
+        file.writestr("metadata.json", '{"keras_version": "3.0.0"}')
+        file.writestr("config.json", json.dumps(files.sequential(files.dense("d", 2))))
+    with pytest.raises(Missing):
+        keras.read(Artifact.open(tmp_path / "m.keras"))
+
+
+def test_a_variable_that_is_missing_is_named(tmp_path):
+    path = files.keras(tmp_path / "m.keras", files.sequential(files.dense("d", 2)), files.modern_weights({"layers/dense/vars/1": BIAS}))
+    with pytest.raises(Unsupported, match="kernel"):
+        to_hub(keras.read(Artifact.open(path)))
+
+
+def test_a_list_that_names_what_is_not_there(tmp_path):
+    path = files.legacy(tmp_path / "m.h5", files.sequential(files.dense("d", 2)), {"d": {"d/kernel:0": KERNEL, "d/bias:0": BIAS}})
+    import h5py
+    with h5py.File(path, "a") as file:
+        del file["model_weights/d/d/kernel:0"]
+    with pytest.raises(Damaged, match="kernel"):
+        keras_h5.read(Artifact.open(path))
