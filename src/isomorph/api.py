@@ -63,7 +63,8 @@ def _ready(source: Any, inputs: Mapping[str, Given] | None, sizes: Mapping[str, 
     from isomorph.verification import Subject, first_that_runs
     subject = Subject(source)
     if not subject.holds_graph:
-        raise Unsupported("the file holds weights without a graph, so there is nothing to run", where=subject.where)
+        raise Unsupported("the file holds weights without a graph, so there is nothing to run", where=subject.where,
+                          hint="for a language model, add --prompt TEXT")
     subject.content                                  # noqa: B018  read by us first: a damaged or hostile file never reaches a runtime
     with subject.session(reference=reference, timeout=timeout, threads=threads) as (session, _):
         feeds, outputs = first_that_runs(subject, session, inputs or {}, sizes or {}, seed)

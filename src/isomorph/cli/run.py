@@ -15,12 +15,20 @@ SHOWN = 8
 @click.argument("path", metavar="FILE")
 @click.option("-o", "--output", metavar="FILE.npz", help="Save the outputs.")
 @click.option("--reference", is_flag=True, help="Use plain kernels where the runtime has them.")
+@click.option("--prompt", metavar="TEXT", help="Generate text from the weights of a language model (GGUF, or safetensors beside their config.json).")
+@click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="How many tokens an answer may have.")
+@click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 takes the best token each time, more draws them.")
+@click.option("--no-template", is_flag=True, help="Continue the prompt as it is, without the chat template.")
 @feeding
-def command(out: Output, path: str, output: str | None, reference: bool, **arguments: Any) -> None:
+def command(out: Output, path: str, output: str | None, reference: bool, prompt: str | None, max_tokens: int, temperature: float, no_template: bool,
+            **arguments: Any) -> None:
     """Run a model in its own runtime.
 
     The runtime works in a child process. Inputs that are not given are made up.
     """
+    if prompt is not None:
+        _generate(out, path, prompt, arguments, most=max_tokens, temperature=temperature, chat=not no_template)
+        return
     import numpy as np
 
     import isomorph
@@ -37,6 +45,29 @@ def command(out: Output, path: str, output: str | None, reference: bool, **argum
     for name, value in answers.items():
         if isinstance(value, np.ndarray):
             out.note(f"{name}: {value.reshape(-1)[:SHOWN].tolist()}{' ...' if value.size > SHOWN else ''}")
+
+
+def _generate(out: Output, path: str, prompt: str, arguments: dict[str, Any], *, most: int, temperature: float, chat: bool) -> None:
+    """Prints an answer while it is made."""
+    import time
+
+    from isomorph.generation import Generation
+    given = feeding_options(arguments)
+    with Generation(path, timeout=given["timeout"]) as model:
+        tokens = model.prompt(prompt, chat=chat)
+        start, pieces = time.perf_counter(), []
+        for piece in model.text(tokens, most=most, temperature=temperature, seed=given["seed"]):
+            pieces.append(piece)
+            if not out.as_json:
+                click.echo(piece, nl=False)
+        seconds = time.perf_counter() - start
+        count = len(model.tokenizer.encode("".join(pieces), add_special_tokens=False).ids)
+        if out.as_json:
+            out.document({"path": path, "prompt_tokens": len(tokens), "text": "".join(pieces), "tokens": count, "seconds": round(seconds, 3)})
+            return
+        click.echo()
+        out.findings(model.findings)
+        out.note(f"{len(tokens)} tokens of prompt, {count} of answer in {seconds:.1f} s")
 
 
 def _described(name: str, value: Any) -> dict[str, Any]:

@@ -28,28 +28,34 @@ def version() -> str:
     return onnxruntime.__version__
 
 
-def load(path: str, *, threads: int, optimise: bool = True) -> Loaded:
-    """`optimise=False` runs the graph as it is written, without fusions."""
+def load(path: str, *, threads: int, optimise: bool = True, carry: dict[str, Any] | None = None) -> Loaded:
+    """`optimise=False` runs the graph as it is written, without fusions. `carry` is {output: [input, shape]}: what such an output is after one run is that
+    input of the next, zeros of that shape before the first; it stays in this process, and is neither fed nor answered."""
     import onnxruntime
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     level = onnxruntime.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
-    return Loaded(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+    return Loaded(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]), carry or {})
 
 
 class Loaded:
     """A session, its ports as plain dictionaries."""
 
-    def __init__(self, session: Any):
+    def __init__(self, session: Any, carry: dict[str, Any]):
         self.session = session
-        self.inputs = [_port(argument) for argument in session.get_inputs()]
-        self.outputs = [_port(argument) for argument in session.get_outputs()]
+        self.names = [argument.name for argument in session.get_outputs()]
+        self.following = {output: name for output, (name, _) in carry.items()}
+        inputs = [_port(argument) for argument in session.get_inputs()]
+        self.held = {port["name"]: np.zeros(shape, element_dtype(port["dtype"])) for port in inputs for name, shape in carry.values() if name == port["name"]}
+        self.inputs = [port for port in inputs if port["name"] not in self.held]
+        self.outputs = [_port(argument) for argument in session.get_outputs() if argument.name not in carry]
 
     def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
         """Outputs by name."""
-        values = self.prepared(feeds)()
-        return dict(zip((port["name"] for port in self.outputs), values, strict=True))
+        values = dict(zip(self.names, self.prepared(feeds | self.held)(), strict=True))
+        self.held = {name: values.pop(output) for output, name in self.following.items()}
+        return values
 
     def prepared(self, feeds: dict[str, Any]) -> Callable[[], list[Any]]:
         """A function that runs once on these inputs."""

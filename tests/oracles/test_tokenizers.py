@@ -1,0 +1,111 @@
+"""Tokenizers rebuilt from GGUF: the published vocabularies with their texts and tokens, and how text comes out of a model."""
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from zoo import catalogue, zoo
+
+from isomorph import architectures
+from isomorph.architectures.tokenizer import cuts, tokenizer
+from isomorph.artifact import Artifact
+from isomorph.errors import Missing, TimedOut, Unsupported
+from isomorph.formats import gguf, safetensors
+from isomorph.generation import Generation, rendered
+from isomorph.model import Checkpoint
+
+pytest.importorskip("tokenizers", reason="the extra [text] is not installed")
+VOCABULARIES = [name for name in catalogue()["model"] if name.startswith("vocabulary_")]
+BETWEEN = "\n__ggml_vocab_test__\n"
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_tokens_are_those_that_were_published(name):
+    path = zoo(name)
+    made, findings = tokenizer(gguf.read(Artifact.open(path)).metadata)
+    assert not findings
+    texts = Path(f"{path}.inp").read_bytes().decode().split(BETWEEN)
+    lines = Path(f"{path}.out").read_text().split("\n")
+    assert len(texts) >= 40
+    for text, line in zip(texts, lines, strict=False):
+        assert made.encode(text, add_special_tokens=False).ids == [int(number) for number in line.split()], text
+
+
+def test_text_comes_back():
+    made, _ = tokenizer(gguf.read(Artifact.open(zoo("smollm2"))).metadata)
+    for text in ("Hello, world!", " two  blanks", "ünïcode 🦙 漢字", "line\nline\n\n", "1234567"):
+        assert made.decode(made.encode(text, add_special_tokens=False).ids) == text
+
+
+def test_an_unknown_cut_is_said_and_not_fatal():
+    metadata = dict(gguf.read(Artifact.open(zoo("smollm2"))).metadata) | {"tokenizer.ggml.pre": "of tomorrow"}
+    made, findings = tokenizer(metadata)
+    assert [finding.code for finding in findings] == ["tokenizer.cut"]
+    assert made.encode("Hello 12", add_special_tokens=False).ids
+    with pytest.raises(Unsupported, match="rwkv"):
+        tokenizer(metadata | {"tokenizer.ggml.model": "rwkv"})
+    with pytest.raises(Unsupported, match="holds no tokenizer"):
+        tokenizer({})
+
+
+def test_every_expression_is_one_that_the_package_takes():
+    from tokenizers import Regex
+    assert len(cuts()) > 40
+    for expressions in cuts().values():
+        for expression in expressions:
+            Regex(expression)
+
+
+def test_a_published_model_answers():
+    with Generation(zoo("smollm2"), timeout=120) as model:
+        prompt = model.prompt("What is the capital of France?")
+        assert "".join(model.text(prompt, most=24)) == "The capital of France is Paris."
+        assert not model.findings
+
+
+def test_the_command_prints_the_answer():
+    command = [sys.executable, "-m", "isomorph", "run", str(zoo("smollm2")), "--prompt", "The sky is", "--no-template", "--max-tokens", "4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert len(done.stdout) < 80
+
+
+def test_a_folder_of_hugging_face_answers_as_the_file_it_was_made_from(tmp_path):
+    """The same words with the tokenizer that stands beside the weights."""
+    source = zoo("smollm2")
+    content = gguf.read(Artifact.open(source))
+    made, _ = tokenizer(content.metadata)
+    renamed = architectures.to_hugging_face(content)
+    safetensors.write(Checkpoint({name: getattr(tensor, "decoded", lambda tensor=tensor: tensor)() for name, tensor in renamed.items()}),
+                      tmp_path / "model.safetensors")
+    (tmp_path / "tokenizer.json").write_text(made.to_str())
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"], "hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3, '
+                                          '"num_hidden_layers": 30, "rope_theta": 100000.0, "rms_norm_eps": 1e-05, "vocab_size": 49152}')
+    with Generation(tmp_path / "model.safetensors", timeout=120) as model:
+        answer = "".join(model.text(model.prompt("The capital of France is", chat=False), most=5))
+    assert "Paris" in answer
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(Missing, match=r"tokenizer\.json"), Generation(tmp_path / "model.safetensors"):
+        pass
+
+
+@pytest.mark.parametrize(("template", "reason"), [
+    ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "unsafe"),
+    ("{{ raise_exception('no system role') }}", "no system role"),
+    ("{% for i in range(10**12) %}x{% endfor %}", "Range too big"),
+    ("{{ 'x' * 10**10 }}", "fails"),
+    ("{% include 'x' %}", "fails"),
+    ("{{ unfinished", "fails"),
+])
+def test_a_hostile_template_reaches_nothing(template, reason):
+    with pytest.raises(Unsupported, match=reason):
+        rendered(template, {"messages": []})
+
+
+def test_a_template_that_does_not_end_is_stopped(monkeypatch):
+    monkeypatch.setattr("isomorph.generation.TEMPLATE_SECONDS", 2)
+    with pytest.raises(TimedOut, match="does not end"):
+        rendered("{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}{% endfor %}", {"messages": []})
