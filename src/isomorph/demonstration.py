@@ -15,6 +15,7 @@ from isomorph.formats import _table
 from isomorph.inspection import inspect
 from isomorph.planning import plan
 from isomorph.progress import SILENT, Progress
+from isomorph.runtime import has_native
 from isomorph.verification import Given, Subject, first_that_runs
 from isomorph.verification.weights import differences
 
@@ -71,14 +72,15 @@ def demonstrate(folder: str | Path | None = None, *, progress: Progress = SILENT
 def _row(name: str, folder: Path, images: np.ndarray, labels: np.ndarray, wanted: np.ndarray, progress: Progress) -> Row:
     start = time.perf_counter()
     form = _table.get(name)
-    path = folder / f"digits{form.extensions[0] if form.extensions else '_' + name}"
+    path = folder / _table.output_name(name, "digits")
     try:
         made = plan(NETWORK, to=name, progress=progress)
-        made.run(path, force=True, verify=False, progress=progress)
-        size = Artifact.open(path).size
+        size = made.run(path, force=True, verify=False, progress=progress).facts["destination"]["bytes"]
         if form.holds == "weights":
             greatest = differences(Subject(NETWORK), Subject(path))
             return Row(name, size, None, greatest, "re-read", "weights only", time.perf_counter() - start, "" if greatest == 0 else "weights differ")
+        if form.read is None and not has_native(name):
+            return Row(name, size, None, None, "written", "not run here", time.perf_counter() - start)
         probabilities, proof, runtime = _probabilities(path, images)
     except Exception as error:                  # one format that fails must not hide the others
         code, what = (error.code, error.what) if isinstance(error, IsomorphError) else ("internal", f"{type(error).__name__}: {error}")

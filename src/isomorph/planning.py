@@ -92,7 +92,7 @@ class Plan:
         progress.finish()
         report = Report(str(path), [*self.findings, *written.findings], {
             "source": {"path": self.source.where, "format": self.match.format, "bytes": self.source.size},
-            "destination": {"path": str(path), "format": self.target.name, "bytes": Artifact.open(path).size},
+            "destination": {"path": str(path), "format": self.target.name, "bytes": written.facts.get("bytes") or Artifact.open(path).size},
             "seconds": round(time.perf_counter() - start, 3), "verified": "no", "outputs": []})
         if verify:
             self._prove(report, path, timeout, progress)

@@ -38,7 +38,7 @@ class Route:
         content = _table.get("onnx").read(source)  # type: ignore[misc]
         for name in self.formats:
             form = _table.get(name)
-            path = folder / f"model{_table.FORMATS[name].extensions[0]}"
+            path = folder / _table.output_name(name, "model")
             form.write(from_hub(content, form.dialect), path, force=True)  # type: ignore[misc]
             if name != self.formats[-1]:
                 content = to_hub(form.read(Artifact.open(path)))  # type: ignore[misc]
@@ -48,6 +48,8 @@ class Route:
 ROUTES = {route.name: route for route in (
     Route("tflite", "ONNX → TFLite, run by LiteRT", ("tflite",), "litert", bars=(1300, 1150)),
     Route("tflite-onnx", "and back to ONNX, run by ONNX Runtime", ("tflite", "onnx"), "onnxruntime"),
+    Route("saved_model", "ONNX → SavedModel, run by TensorFlow", ("saved_model",), "tensorflow", environment="tensorflow", share=4, bars=(1700, 1200)),
+    Route("tfjs_graph", "ONNX → TF.js GraphModel, run by TensorFlow.js", ("tfjs_graph",), "tfjs", environment="tfjs", share=4, bars=(1620, 1190)),
     Route("torchscript", "ONNX → TorchScript, run by PyTorch", ("torchscript",), "torch", environment="torch", bars=(1450, 1100)),
     Route("pt2", "ONNX → exported program, run by PyTorch", ("torch_export",), "torch", environment="torch", share=4, bars=(1450, 1100)),
 )}

@@ -7,6 +7,7 @@ import click
 
 from isomorph.cli._options import conversion, conversion_options
 from isomorph.cli._output import Output, size, verb
+from isomorph.formats import _table
 
 
 @verb("plan")
@@ -39,5 +40,5 @@ def command(out: Output, path: str, to: str, **arguments: Any) -> int:
         out.table(("obstacle", "where", "why"), made.blockers)
         out.line(f"{len(made.blockers)} obstacles: {path} cannot be converted to {made.target.title}")
     else:
-        out.line(f"possible, about {size(made.bytes)}: isomorph convert {path} OUT{made.target.extensions[0]}")
+        out.line(f"possible, about {size(made.bytes)}: isomorph convert {path} {_table.output_name(made.target.name, 'OUT')}")
     return status

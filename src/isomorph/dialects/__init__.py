@@ -12,6 +12,7 @@ from isomorph.model import Model
 DIALECTS = {
     "keras": "isomorph.dialects.keras",
     "tf": "isomorph.dialects.tf",
+    "tfjs": "isomorph.dialects.tfjs",
     "tflite": "isomorph.dialects.tflite",
     "torch": "isomorph.dialects.torch",
 }

@@ -138,6 +138,12 @@ def by_extension(path: str | os.PathLike) -> str | None:
     return next((plugin.name for plugin in plugins().values() if name.endswith(plugin.extensions)), None)
 
 
+def output_name(name: str, stem: str) -> str:
+    """The name of an output in that format: `stem` with the extension, or for formats whose files have fixed names such a file in a folder of its own."""
+    extension = next(iter(FORMATS[name].extensions if name in FORMATS else plugins()[name].extensions), f"_{name}")
+    return stem + extension if not extension[0].isalnum() else f"{stem}_{name}/{extension}"
+
+
 def writable() -> list[str]:
     """The canonical names of all formats that can be written, in the order of the table."""
     known = [(row.name, row.load()) for row in ROWS if row.module]

@@ -2,10 +2,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isomorph.errors import Unsupported
 from isomorph.formats import Format, Match
 from isomorph.progress import SILENT, Progress
+from isomorph.report import Report
 from isomorph.wire import protobuf_head, prototext_head
 from isomorph.wire.protobuf_head import BYTES, VARINT, Field
 
@@ -19,6 +22,7 @@ NODE = dict.fromkeys(range(1, 8), BYTES)
 NODES, LIBRARY, OLD_VERSION, VERSIONS = 1, 2, 3, 4
 OPERATOR = re.compile(r"[A-Z_>][\w.>/-]*\Z", re.ASCII)
 MOST_NODES = 3_000
+MOST_BYTES = (1 << 31) - (1 << 20)          # of constants: a message has less than 2 GB
 VARIABLES = {"Variable", "VariableV2", "VarHandleOp"}
 
 
@@ -74,7 +78,31 @@ def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model:
     return _saved_model.read_graph_def(artifact)
 
 
+def write(model: Model, path: str | Path, *, force: bool = False, progress: Progress = SILENT) -> Report:
+    """Writes the graph as one message with its weights as constants, as sessions import it. Inputs become placeholders; outputs have their own names.
+
+    Raises `Unsupported` for a graph of another dialect or one larger than a message may be, `Usage` where `path` exists and `force` is not set.
+    """
+    from isomorph.formats._frozen import frozen
+    from isomorph.model import operators
+    from isomorph.wire import files, protobuf
+    if model.dialect != "tf":
+        raise Unsupported(f"a graph of the dialect {model.dialect!r} is not one of TensorFlow", hint="convert it first: isomorph convert SRC DST.pb")
+    path = Path(path)
+    record, findings = frozen(model)
+    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values() if value.const_value is not None)
+    if weights >= MOST_BYTES:
+        raise Unsupported(f"{weights} bytes of weights in one message, which holds 2 GB", where=str(path), hint="write a SavedModel: --to saved_model")
+    with files.replacing(path, force=force) as file:
+        progress.start("write", weights, "bytes")
+        size = protobuf.write(record, file)
+        progress.finish()
+    facts = {"format": "graphdef", "bytes": size, "operators": dict(sorted(operators(model).items()))}
+    return Report(str(path), findings, facts)
+
+
 FORMAT = Format(
     name="graphdef", title="TensorFlow GraphDef", extensions=(".pb", ".pbtxt"), holds="graph",
-    spec="https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/framework/graph.proto", identify=identify, read=read, dialect="tf",
+    spec="https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/framework/graph.proto", identify=identify, read=read, write=write,
+    dialect="tf",
 )

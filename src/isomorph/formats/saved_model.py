@@ -1,11 +1,15 @@
 """TensorFlow SavedModel: a folder with saved_model.pb (or .pbtxt), its variables and its assets."""
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isomorph.errors import Unsupported
 from isomorph.formats import Format, Match
 from isomorph.formats.graphdef import GRAPH
 from isomorph.progress import SILENT, Progress
+from isomorph.report import Report
 from isomorph.wire import protobuf_head, prototext_head
 from isomorph.wire.protobuf_head import BYTES, VARINT, Field, Outline
 
@@ -87,7 +91,39 @@ def read(artifact: Artifact, *, signature: str | None = None, progress: Progress
     return _saved_model.read_saved_model(artifact, signature)
 
 
+def write(model: Model, path: str | Path, *, force: bool = False, progress: Progress = SILENT) -> Report:
+    """Writes a folder that TensorFlow loads with objects and in sessions, with the weights as variables. `path` is the folder or its saved_model.pb.
+
+    The message appears last, so that a reader never finds half a model. Raises `Unsupported` for a graph of another dialect, `Usage` where a file exists
+    and `force` is not set.
+    """
+    from isomorph.formats import _saved_model_writer as writing
+    from isomorph.model import operators
+    from isomorph.wire import files, protobuf, tensor_bundle
+    if model.dialect != "tf":
+        raise Unsupported(f"a graph of the dialect {model.dialect!r} is not one of TensorFlow", hint="convert it first: isomorph convert --to saved_model")
+    path = Path(path)
+    folder = path.parent if path.name == NAMES[0] else path
+    writer = writing.Writer(model)
+    record = writer.saved_model()
+    stored = writer.checkpoint()
+    variables = folder / "variables"
+    names = [variables / tensor_bundle.shard_name("variables", 0, 1), variables / "variables.index", folder / "fingerprint.pb", folder / NAMES[0]]
+    with files.inside_new_folders([folder, variables]), files.replacing_all(names, force=force) as (data, index, fingerprint, message):
+        progress.start("write", sum(variable.nbytes for variable in writer.variables.values()), "bytes")
+        listed = io.BytesIO()
+        size = tensor_bundle.write(listed, data, stored, progress.advance)
+        index.write(listed.getvalue())
+        size += protobuf.write(record, message)
+        fingerprint.write(writing.fingerprint(record, listed.getvalue()))
+        progress.finish()
+    facts = {"format": "saved_model", "bytes": size + listed.tell(), "variables": len(writer.variables),
+             "signatures": [signature.name for signature in model.signatures], "operators": dict(sorted(operators(model).items()))}
+    return Report(str(path), list(writer.findings), facts)
+
+
 FORMAT = Format(
     name="saved_model", title="TensorFlow SavedModel", extensions=("saved_model.pb", "saved_model.pbtxt"), holds="graph",
-    spec="https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/saved_model.proto", identify=identify, read=read, dialect="tf",
+    spec="https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/saved_model.proto", identify=identify, read=read, write=write,
+    dialect="tf",
 )

@@ -58,6 +58,14 @@ def is_dynamic(value: ir.Value) -> bool:
     return not (value.is_initializer() and value.const_value is not None)
 
 
+def own_constants(graph: ir.Graph) -> None:
+    """Every body has the constants that it reads itself: outer bodies first, because inner ones may read what an outer one has been given."""
+    for node in graph:
+        for body in [attribute.value for attribute in node.attributes.values() if attribute.type == ir.AttributeType.GRAPH]:
+            lift(body, [value for value in captured(body) if not is_dynamic(value)])
+            own_constants(body)
+
+
 def explicit(graph: ir.Graph) -> None:
     """Both branches of an If take the same inputs: everything that either reads from around it. Inner bodies first."""
     for body in graph.subgraphs():

@@ -64,6 +64,8 @@ RUNTIMES: tuple[Runtime, ...] = (
     Runtime("litert", "LiteRT", ("tflite",), "ai_edge_litert", "pip install 'isomorph[litert]'", "isomorph.runtime.litert", {"kernels": "reference"}),
     Runtime("torch", "PyTorch", ("torchscript", "torch_export"), "torch", "pip install torch", "isomorph.runtime.torch",
             told=("torchscript",)),
+    Runtime("tensorflow", "TensorFlow", ("saved_model", "graphdef"), "tensorflow", "pip install tensorflow-cpu", "isomorph.runtime.tensorflow"),
+    Runtime("tfjs", "TensorFlow.js", ("tfjs_graph",), "@tensorflow/tfjs", "npm install @tensorflow/tfjs", "isomorph.runtime.tfjs"),
 )
 
 

@@ -4,6 +4,7 @@ A graph is only handed to it after our own reader has found nothing in it that t
 """
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -32,8 +33,9 @@ def version() -> str:
 def load(path: str, *, threads: int, signature: str = "") -> Loaded:
     """A SavedModel folder (or the saved_model.pb in it), of which the signature named, `serving_default` or the first is run; or a file with a GraphDef."""
     import tensorflow
-    tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
-    tensorflow.config.threading.set_inter_op_parallelism_threads(1)
+    with contextlib.suppress(RuntimeError):         # a process may say this once, before it computes anything
+        tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
+        tensorflow.config.threading.set_inter_op_parallelism_threads(1)
     if os.path.basename(path) in ("saved_model.pb", "saved_model.pbtxt"):
         path = os.path.dirname(path)
     return SavedModel(path, signature) if os.path.isdir(path) else FrozenGraph(path)
@@ -44,8 +46,8 @@ class Loaded:
 
     def __init__(self, function: Callable[..., Any], inputs: dict[str, Any], outputs: dict[str, Any]):
         self.function = function
-        self.inputs = [_port(name, tensor) for name, tensor in sorted(inputs.items())]
-        self.outputs = [_port(name, tensor) for name, tensor in sorted(outputs.items())]
+        self.inputs = [_port(name, tensor) for name, tensor in inputs.items()]
+        self.outputs = [_port(name, tensor) for name, tensor in outputs.items()]
 
     def run(self, feeds: dict[str, Any]) -> dict[str, Any]:
         """Outputs by name."""
@@ -70,7 +72,8 @@ class SavedModel(Loaded):
         if not name:
             raise ValueError("it has no signature to run")
         function = self.model.signatures[name]
-        super().__init__(lambda tensors: function(**tensors), dict(function.structured_input_signature[1]), dict(function.structured_outputs))
+        super().__init__(lambda tensors: function(**tensors), dict(sorted(function.structured_input_signature[1].items())),
+                         dict(sorted(function.structured_outputs.items())))
 
 
 class FrozenGraph(Loaded):

@@ -154,6 +154,27 @@ def replacing_all(paths: Sequence[Path], *, force: bool = False) -> Iterator[lis
                 part.unlink()
 
 
+@contextlib.contextmanager
+def inside_new_folders(folders: Sequence[Path]) -> Iterator[None]:
+    """Makes the folders that an output of several files needs, outer ones first. What stays empty because writing failed is removed again."""
+    made = []
+    try:
+        for folder in folders:
+            try:
+                folder.mkdir()
+                made.append(folder)
+            except FileExistsError:
+                if not folder.is_dir():
+                    raise Usage("the output is a folder, and a file has its name", where=str(folder), hint="choose another name") from None
+            except OSError as error:
+                raise Usage(f"the folder of the output cannot be made: {error.strerror}", where=str(folder), hint="choose another place") from None
+        yield
+    finally:
+        for folder in reversed(made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()                     # only what is empty
+
+
 def _refuse_existing(path: Path, force: bool) -> None:
     if path.is_dir():
         raise Usage("the output is a folder", where=str(path), hint="name a file")

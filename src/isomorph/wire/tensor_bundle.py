@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -219,8 +219,9 @@ class Stored:
     data: Any
 
 
-def write(index: BinaryIO, shard: BinaryIO, tensors: Iterable[Stored]) -> int:
-    """Writes one shard and its index and returns the bytes of the shard. Tensors are asked for one after the other and never kept."""
+def write(index: BinaryIO, shard: BinaryIO, tensors: Iterable[Stored], written: Callable[[int], None] = lambda size: None) -> int:
+    """Writes one shard and its index and returns the bytes of the shard. Tensors are asked for one after the other and never kept; `written` is told the
+    bytes of each when it has been written."""
     messages = protobuf.schema("tensor_bundle")
     entries: dict[bytes, bytes] = {}
     at = 0
@@ -232,6 +233,7 @@ def write(index: BinaryIO, shard: BinaryIO, tensors: Iterable[Stored]) -> int:
         record = messages["BundleEntryProto"](dtype=tensor.dtype, shape=shape, offset=at + gap, size=size, crc32c=masked(crc))
         entries[tensor.key.encode("utf-8", "surrogateescape")] = protobuf.dumps(record)
         at += gap + size
+        written(size)
     header = messages["BundleHeaderProto"](num_shards=1, version=messages["VersionDef"](producer=VERSION))
     sstable.write(index, [(b"", protobuf.dumps(header)), *sorted(entries.items())])
     return at

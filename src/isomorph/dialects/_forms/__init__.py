@@ -2,14 +2,3 @@
 
 A rule returns NotImplemented for a node that is in its form already. A target takes the table and puts its own rules over it.
 """
-
-from __future__ import annotations
-
-from isomorph.dialects._forms.common import common
-from isomorph.dialects._forms.loops import loops
-from isomorph.dialects._forms.positions import positions
-from isomorph.dialects._forms.resizing import resizing
-from isomorph.dialects._forms.windows import windows
-from isomorph.dialects._lower import Mapping
-
-SHARED = Mapping().update(common).update(loops).update(positions).update(resizing).update(windows)

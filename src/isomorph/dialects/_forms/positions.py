@@ -30,7 +30,8 @@ def wrapped(op: Builder, indices: ir.Value, sizes: list | int | str | None, vect
     )
 
 
-def _is_wrapped(value: ir.Value) -> bool:
+def is_wrapped(value: ir.Value) -> bool:
+    """Whether indices are known to count from the front."""
     array = constant(value)
     producer = value.producer()
     return (
@@ -39,14 +40,14 @@ def _is_wrapped(value: ir.Value) -> bool:
         or (
             producer is not None
             and producer.op_type in ("Squeeze", "Unsqueeze", "Cast", "Reshape", "Concat")
-            and all(_is_wrapped(v) for v in producer.inputs[:1])
+            and all(is_wrapped(v) for v in producer.inputs[:1])
         )
     )
 
 
 @positions("Gather")
 def gather(op, x, indices, *, axis=0):
-    if _is_wrapped(indices):
+    if is_wrapped(indices):
         return NotImplemented
     _, sizes = op.of(x)
     return op.Gather(x, wrapped(op, indices, sizes[axis], lambda: op.Squeeze(shape_of(op, x, axis), [0])), axis=axis)
@@ -64,7 +65,7 @@ def gather_nd(op, x, indices, *, batch_dims=0):
             for i in range(batch_dims)
         ]
         return op.GatherND(x, op.Concat(*(op.const(grid) for grid in grids), indices, axis=-1))
-    if _is_wrapped(indices):
+    if is_wrapped(indices):
         return NotImplemented
     return op.GatherND(x, wrapped(op, indices, sizes[:depth], lambda: shape_of(op, x, *range(depth))))
 

@@ -185,7 +185,7 @@ def conv_transpose(
             ),
         )
     if any(d != 1 for d in dilations):
-        w = _dilated(op, w, dilations)
+        w = dilated(op, w, dilations)
     kernel = list(op.static(w)[2:])
     if n == 2 and kernel == strides == [kernel[0]] * 2 and not any(pads or ()) and not any(output_padding) and auto_pad != "SAME_LOWER" and not output_shape:
         blocks = as_blocks(op, x, w, b, kernel[0])
@@ -216,7 +216,8 @@ def as_blocks(op: Builder, x: ir.Value, w: ir.Value, b: ir.Value | None, size: i
     return op.DepthToSpace(y, blocksize=size, mode="DCR")
 
 
-def _dilated(op: Builder, w: ir.Value, dilations: list[int]) -> ir.Value:
+def dilated(op: Builder, w: ir.Value, dilations: list[int]) -> ir.Value:
+    """A constant weight with zeros between its elements."""
     array = constant(w)
     if array is None:
         op.reject("dilated weights must be constant")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from isomorph.dialects._forms.slices import strided
 from isomorph.dialects._lower import Builder, Float, Int, Ints, Mapping, constant
 from isomorph.dialects.tflite.from_onnx.quantized import parameters
 from isomorph.tensors import lazily
@@ -299,32 +300,14 @@ def split(op, x, split: Ints | None = None, *, axis=0, num_outputs=None):
 @from_onnx("Slice")
 def slice_of(op, x, starts, ends, axes: Ints | None = None, steps: Ints | None = None):
     """STRIDED_SLICE clamps like ONNX; an end before the beginning of a reversed axis needs the mask."""
-    rank, sizes = op.of(x)
+    rank, _ = op.of(x)
     first, last = constant(starts), constant(ends)
     axes = tuple(range(len(op.of(starts)[1]) if first is None else len(first))) if axes is None else tuple(axis % rank for axis in axes)
     steps = steps or (1,) * len(axes)
     if first is None or last is None:
         return _dynamic_slice(op, x, starts, ends, axes, steps)
-    begin, end, stride = [0] * rank, [0] * rank, [1] * rank
-    begin_mask = end_mask = (1 << rank) - 1
-    for axis, start, stop, step in zip(axes, first.tolist(), last.tolist(), steps, strict=True):
-        begin_mask &= ~(1 << axis)
-        end_mask &= ~(1 << axis)
-        size = sizes[axis]
-        if isinstance(size, int):
-            start, stop, step = slice(start, stop if step > 0 or stop >= -size else None, step).indices(size)
-            if stop == -1:
-                stop, end_mask = 0, end_mask | 1 << axis
-            if (stop - start) * step <= 0 and not end_mask >> axis & 1:
-                stop = start = min(max(start, 0), size)
-        else:
-            if step < 0 and stop < -(1 << 30):
-                end_mask |= 1 << axis
-            if step > 0 and stop > 1 << 30:
-                end_mask |= 1 << axis
-        bound = (1 << 31) - 1
-        begin[axis], end[axis], stride[axis] = max(min(start, bound), -bound), max(min(stop, bound), -bound), step
-    return op.STRIDED_SLICE(x, *(op.const(np.asarray(v, SIZES)) for v in (begin, end, stride)), begin_mask=begin_mask, end_mask=end_mask)
+    bounds, begin_mask, end_mask = strided(op.of(x)[1], first.tolist(), last.tolist(), axes, steps)
+    return op.STRIDED_SLICE(x, *(op.const(np.asarray(v, SIZES)) for v in bounds), begin_mask=begin_mask, end_mask=end_mask)
 
 
 def _dynamic_slice(op: Builder, x: ir.Value, starts: ir.Value, ends: ir.Value, axes: tuple[int, ...], steps: tuple[int, ...]) -> ir.Value:

@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
-from isomorph.dialects._forms import SHARED
 from isomorph.dialects._forms.common import last_axis_softmax
 from isomorph.dialects._forms.rounds import to_kernel
+from isomorph.dialects._forms.table import SHARED
 from isomorph.dialects._lower import Mapping, rewrite
 from isomorph.dialects.tflite.from_onnx import peephole
 from isomorph.dialects.tflite.from_onnx.kernels import kernel_types
