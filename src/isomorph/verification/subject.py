@@ -15,6 +15,7 @@ from isomorph.artifact import Artifact
 from isomorph.errors import Missing, Unsupported
 from isomorph.formats import _table
 from isomorph.model import Checkpoint, Model
+from isomorph.report import Severity
 from isomorph.runtime.session import Session
 
 if TYPE_CHECKING:
@@ -57,6 +58,11 @@ class Subject:
         if self.format.read is None:
             raise Unsupported(f"isomorph recognises {self.format.title} but does not read it", where=self.where, hint=self.match.hint)
         return self.format.read(self.artifact)
+
+    @property
+    def harmless(self) -> bool:
+        """Whether its own runtime may run it: not where our reader found operators that touch files, processes or Python."""
+        return self.format.dialect != "tf" or not any(finding.code == "tf.effect" and finding.severity >= Severity.HIGH for finding in self.content.findings)
 
     @property
     def holds_graph(self) -> bool:
@@ -118,7 +124,7 @@ class Subject:
     def session(self, *, reference: bool = False, timeout: float = 300.0, rewritten: bool = False, expose: bool = False,
                 threads: int = 1) -> Iterator[tuple[Session, str]]:
         """The file in its own runtime ("native") or, where it has none or refuses it, rewritten as ONNX in ONNX Runtime ("re-read")."""
-        if self.artifact.path is not None and runtime.has_native(self.format.name) and not rewritten:
+        if self.artifact.path is not None and runtime.has_native(self.format.name) and not rewritten and self.harmless:
             options: dict[str, Any] = dict(runtime.native(self.format.name).reference) if reference else {}
             options = options | {"expose": True} if expose else options
             if self.format.name in runtime.native(self.format.name).told:
