@@ -168,12 +168,25 @@ def _sizes(node: ir.Node) -> None:
 
 
 def _slice(node: ir.Node) -> None:
-    """Ends beyond the size or partly known starts leave only the rank; ONNX handles the constant case."""
+    """Ends beyond the size or partly known starts leave only the rank; ONNX handles the constant case, but forgets the name of an axis that is kept whole."""
     source = dims(node.inputs[0])
+    if source is not None and node.outputs[0].shape is not None:
+        set_dims(node.outputs[0], [size if axis in _kept_whole(node, len(source)) else None for axis, size in enumerate(source)])
     if source is not None and node.outputs[0].shape is None:
         axes = known(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3] is not None else tuple(range(len(source)))
         cut = {axis % len(source) for axis in axes} if is_number(axes) else set(range(len(source)))
         set_dims(node.outputs[0], [None if i in cut else x for i, x in enumerate(source)])
+
+
+def _kept_whole(node: ir.Node, rank: int) -> set[int]:
+    """The axes of which a Slice takes everything, in order."""
+    bounds = [known(value) for value in node.inputs[1:]]
+    if any(not is_number(bound) for bound in bounds) or len(bounds) < 2:
+        return set()
+    starts, ends, *rest = (list(bound or ()) for bound in bounds)
+    axes = rest[0] if rest else list(range(len(starts)))
+    steps = rest[1] if len(rest) > 1 else [1] * len(starts)
+    return {axis % rank for axis, start, end, step in zip(axes, starts, ends, steps, strict=False) if start == 0 and end >= 1 << 31 and step == 1}
 
 
 BY_KNOWN: dict[str, Callable[[ir.Node], None]] = {

@@ -23,15 +23,15 @@ UNSIGNED = (ir.DataType.UINT32, ir.DataType.UINT64)
 Value = ir.Value
 
 to_onnx.same({
-    "Acos": "Acos", "Acosh": "Acosh", "Asin": "Asin", "Asinh": "Asinh", "Atan": "Atan", "Atanh": "Atanh", "Ceil": "Ceil", "Cos": "Cos", "Cosh": "Cosh",
-    "Elu": "Elu", "Erf": "Erf", "Exp": "Exp", "Floor": "Floor", "IsInf": "IsInf", "IsNan": "IsNaN", "Log": "Log", "Rint": "Round",
-    "Sigmoid": "Sigmoid", "Sin": "Sin", "Sinh": "Sinh", "Softsign": "Softsign", "Sqrt": "Sqrt", "Tan": "Tan", "Tanh": "Tanh", "LogicalAnd": "And",
-    "LogicalOr": "Or", "LogicalNot": "Not",
+    "Ceil": "Ceil", "Cos": "Cos", "Exp": "Exp", "Floor": "Floor", "IsInf": "IsInf", "IsNan": "IsNaN", "Log": "Log", "Rint": "Round", "Sigmoid": "Sigmoid",
+    "Sin": "Sin", "Sqrt": "Sqrt", "Tanh": "Tanh", "LogicalAnd": "And", "LogicalOr": "Or", "LogicalNot": "Not",
 })
+# Operators that ONNX Runtime computes in float32 only
+IN_SINGLE = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Elu", "Erf", "Sinh", "Softplus", "Softsign", "Tan")
 
 # Rules of TensorFlow Lite that hold here as they are.
 for _name, _rule in {
-    "SquaredDifference": lite.squared_difference, "FloorDiv": lite.floor_div, "BroadcastArgs": lite.broadcast_args, "GatherNd": lite.gather_nd,
+    "SquaredDifference": lite.squared_difference, "BroadcastArgs": lite.broadcast_args, "GatherNd": lite.gather_nd,
     "ReverseV2": lite.reverse_v2, "StridedSlice": lite.strided_slice, "Slice": lite.slice_, "MatrixSetDiag": lite.matrix_set_diag,
     "BroadcastTo": lite.broadcast_to, "ExpandDims": lite.expand_dims, "BatchToSpaceND": lite.batch_to_space_nd, "SpaceToBatchND": lite.space_to_batch_nd,
     "SparseToDense": lite.sparse_to_dense, "SegmentSum": lite.segment_sum, "Pad": lite.pad, "PadV2": lite.padv2, "ZerosLike": lite.zeros_like,
@@ -61,6 +61,16 @@ def single(op: Builder, x: Value) -> Value:
         op.lose("values.narrowed", "computed in float32 where TensorFlow takes float64")
         return op.Cast(x, to=FLOAT)
     return x if x.dtype == FLOAT else op.Cast(x, to=FLOAT)
+
+
+def _in_single(target: str) -> Callable[..., Any]:
+    def rule(op, x):
+        return op.make(target, (single(op, x) if x.dtype == DOUBLE else x,), {})
+    return rule
+
+
+for _name in IN_SINGLE:
+    to_onnx(_name)(_in_single(_name))
 
 
 def scalar_of(op: Builder, value: Value) -> Value:
@@ -126,18 +136,12 @@ def leaky_relu(op, x, *, alpha=0.2):
 
 @to_onnx("Selu")
 def selu(op, x):
-    return op.Selu(x, alpha=1.6732632423543772, gamma=1.0507009873554805)
+    return op.Selu(single(op, x), alpha=1.6732632423543772, gamma=1.0507009873554805)
 
 
 @to_onnx("Prelu")
 def prelu(op, x, slope):
     return op.PRelu(x, slope)
-
-
-@to_onnx("Softplus")
-def softplus(op, x):
-    """Where exp would overflow it is x."""
-    return op.Softplus(x)
 
 
 @to_onnx("Reciprocal", "Inv")
@@ -177,7 +181,8 @@ def expm1(op, x):
 
 @to_onnx("Erfc")
 def erfc(op, x):
-    return op.Sub(number(x, 1), op.Erf(x))
+    a = single(op, x)
+    return op.Sub(number(a, 1), op.Erf(a))
 
 
 @to_onnx("IsFinite")
@@ -270,6 +275,15 @@ def div(op, x, y):
     return _binary("Div")(op, x, y)
 
 
+@to_onnx("FloorDiv")
+def floor_div(op, x, y):
+    """Rounds towards minus infinity; ONNX divides integers towards zero."""
+    if x.dtype in FLOATING:
+        return op.Floor(op.Div(x, y))
+    a, b = computable(op, x, y)
+    return narrow(op, op.Div(op.Sub(a, op.Mod(a, b)), b), x)
+
+
 @to_onnx("FloorMod")
 def floor_mod(op, x, y):
     """The sign of the divisor."""
@@ -313,6 +327,7 @@ def xlogy(op, x, y):
 @to_onnx("Atan2")
 def atan2(op, y, x):
     """atan(y / x), moved by pi where x is negative, towards the sign of y; nothing where both are zero."""
+    x, y = single(op, x), single(op, y)
     angle = op.Atan(op.Div(y, x))
     turn = op.Where(op.Less(y, number(y, 0)), op.const(number(y, -math.pi)), op.const(number(y, math.pi)))
     turned = op.Where(op.Less(x, number(x, 0)), op.Add(angle, turn), angle)
@@ -528,8 +543,10 @@ def matrix_diag_v3(op, x, k: Ints, rows: Int, columns: Int, padding, *, align="R
     length = size(op, x, -1)
     if not isinstance(length, int):
         op.reject("the length of the diagonal is not known")
-    rows = rows if rows >= 0 else length + max(-shift, 0)
-    columns = columns if columns >= 0 else length + max(shift, 0)
+    least = [length + max(-shift, 0), length + max(shift, 0)]
+    if rows < 0 and columns < 0:
+        least = [max(least)] * 2                # a square
+    rows, columns = (given if given >= 0 else wanted for given, wanted in zip((rows, columns), least, strict=True))
     mask = np.eye(rows, columns, shift, dtype=bool)
     # Row i of the diagonal holds element i - max(-shift, 0).
     before = max(-shift, 0)
@@ -774,7 +791,10 @@ def resource_gather_nd(op, x, places, *, dtype=""):
 
 @to_onnx("OneHot")
 def one_hot(op, places, depth, on, off, *, axis=-1):
-    return lite.one_hot(op, places, scalar_of(op, depth), on, off, axis=axis)
+    """ONNX Runtime has it for float32 and int64 values."""
+    kind = FLOAT if on.dtype in FLOATING else INT64
+    yes, no = (value if value.dtype == kind else op.Cast(value, to=kind) for value in (on, off))
+    return narrow(op, lite.one_hot(op, places, scalar_of(op, depth), yes, no, axis=axis), on)
 
 
 @to_onnx("Where")

@@ -160,7 +160,7 @@ def string_join(op, *xs, separator="", N=0):
 @to_onnx("StringLower", "StringUpper")
 def string_case(op, x, *, encoding=""):
     """ASCII only in TensorFlow without an encoding, as far as that goes all the same."""
-    return op.StringNormalizer(x, case_change_action="LOWER" if op.node.op_type == "StringLower" else "UPPER", is_case_sensitive=1)
+    return op.StringNormalizer(x, case_change_action="LOWER" if op.node.op_type == "StringLower" else "UPPER", is_case_sensitive=1, locale="C")
 
 
 @to_onnx("StringSplit", "StringSplitV2")
@@ -232,7 +232,7 @@ def ragged_range(op, starts, limits, deltas):
     """One range of rows after the other, and where each begins."""
     a, b, d = starts, limits, deltas
     span = op.Div(op.Cast(op.Sub(b, a), to=ir.DataType.DOUBLE), op.Cast(d, to=ir.DataType.DOUBLE))
-    lengths = op.Cast(op.Max(op.Ceil(span), op.const(np.float64(0))), to=INT64)
+    lengths = op.Cast(op.Max(op.Ceil(span), op.const(np.zeros(()))), to=INT64)
     if a.shape is not None and a.shape.rank() == 0:
         lengths = op.Reshape(lengths, [-1])
     ends = op.CumSum(lengths, op.const(np.int64(0)))
