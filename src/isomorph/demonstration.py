@@ -50,7 +50,8 @@ class Demonstration:
 
 
 def demonstrate(folder: str | Path | None = None, *, progress: Progress = SILENT) -> Demonstration:
-    """Identifies the network, looks into its container, converts it to every format of the registry that can be written, runs each result.
+    """Identifies the network, looks into its container, converts it to every format of the registry that can be written and is not for
+    another kind of network, runs each result.
 
     Files go to `folder` where one is given, replacing older ones, else to a temporary folder.
     """
@@ -65,7 +66,7 @@ def demonstrate(folder: str | Path | None = None, *, progress: Progress = SILENT
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(folder or scratch)
         target.mkdir(parents=True, exist_ok=True)
-        rows = [_row(name, target, images, labels, wanted, progress) for name in _table.writable()]
+        rows = [_row(name, target, images, labels, wanted, progress) for name in _table.writable() if not _table.get(name).of]
     return Demonstration(source, rows)
 
 

@@ -186,6 +186,8 @@ def _plan_weights(made: Plan, content: Checkpoint, progress: Progress) -> None:
     if made.target.holds == "graph":
         _plan_network(made, content, progress)
         return
+    if made.target.name == "hf" and made.match.format in ("gguf", "ggml"):
+        made.options.setdefault("names", "huggingface")
     if "names" in made.options:
         content = _with_names(made, content, made.options["names"])
     made.findings += content.findings
@@ -212,7 +214,7 @@ def _with_names(made: Plan, content: Checkpoint, names: str) -> Checkpoint:
     """The weights of a language model under the names of the other world. What a Hugging Face folder says of itself stands in its config.json."""
     from isomorph import architectures
     if names == "huggingface":
-        return architectures.to_hugging_face(content)
+        return architectures.to_hugging_face(architectures.of_ggml(content) if made.match.format == "ggml" else content)
     if names != "gguf":
         raise Usage(f"there are no names {names!r}", hint="gguf or huggingface")
     if made.match.format == "gguf":

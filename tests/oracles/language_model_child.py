@@ -1,6 +1,7 @@
 """Runs inside an environment that has transformers: makes a small language model of each family with random weights, and says what it computes.
 
-    python language_model_child.py FOLDER FAMILY...
+    python language_model_child.py make FOLDER FAMILY...
+    python language_model_child.py load EXPECTED.npz FOLDER
 """
 from __future__ import annotations
 
@@ -43,7 +44,20 @@ def make(folder: Path, family: str) -> None:
     np.savez(folder / family / "expected.npz", ids=ids.numpy(), mask=mask.numpy(), positions=positions.numpy(), logits=logits.numpy())
 
 
+def load(expected: Path, folder: Path) -> None:
+    """Prints the greatest difference of the logits of the model in a folder, and what transformers missed or found too much there."""
+    model, missed = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, attn_implementation="eager")
+    wanted = np.load(expected)
+    inputs = {"input_ids": wanted["ids"], "attention_mask": wanted["mask"], "position_ids": wanted["positions"]}
+    with torch.no_grad():
+        logits = model(**{name: torch.tensor(array) for name, array in inputs.items()}).logits.numpy()
+    print(np.abs(logits - wanted["logits"])[wanted["mask"].astype(bool)].max(), sum(map(len, missed.values())))
+
+
 if __name__ == "__main__":
     transformers.logging.set_verbosity_error()
-    for each in sys.argv[2:] or CONFIGS:
-        make(Path(sys.argv[1]), each)
+    if sys.argv[1] == "load":
+        load(Path(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        for each in sys.argv[3:] or CONFIGS:
+            make(Path(sys.argv[2]), each)

@@ -16,9 +16,10 @@ from isomorph.architectures import decoder
 from isomorph.architectures.decoder import NETWORKS
 from isomorph.architectures.products import Products, coded
 from isomorph.artifact import Artifact
-from isomorph.errors import Unsupported
-from isomorph.formats import gguf
+from isomorph.errors import Unsupported, Usage
+from isomorph.formats import _table, gguf
 from isomorph.formats import onnx as onnx_format
+from isomorph.generation import Generation
 from isomorph.model import HUB_IR_VERSION, HUB_OPSET, Checkpoint, Model
 from isomorph.quant.blocks import BLOCKS
 from isomorph.quant.decode import dequantize
@@ -35,7 +36,8 @@ ROWS, COLUMNS = 24, 512
 def made(tmp_path_factory):
     """A folder with a small model of each family, and what transformers computes with it."""
     folder = tmp_path_factory.mktemp("models")
-    done = subprocess.run([environments.python("torch"), "-W", "ignore", CHILD, folder, *FAMILIES], capture_output=True, text=True, check=False, timeout=300)
+    command = [environments.python("torch"), "-W", "ignore", CHILD, "make", folder, *FAMILIES]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder
 
@@ -71,6 +73,38 @@ def test_logits_equal_transformers(family, made, tmp_path):
         logits = run(tmp_path / f"{place}.onnx", expected["ids"], expected["mask"], expected["positions"], cuts=[7, 8])
         kept = expected["mask"].astype(bool)
         assert np.abs(logits - expected["logits"])[kept].max() <= 1e-5 * np.abs(expected["logits"]).max()
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gpt2"])
+def test_transformers_loads_the_folder_that_a_file_becomes(family, made, tmp_path):
+    isomorph.convert(made / family / "model.safetensors", tmp_path / "model.gguf", names="gguf")
+    report = isomorph.convert(tmp_path / "model.gguf", tmp_path / "folder", to="hf")
+    assert report.facts["verified"] == "re-read"
+    assert [finding.code for finding in report.findings] == ["tokenizer.left-out"]
+    command = [environments.python("torch"), "-W", "ignore", CHILD, "load", made / family / "expected.npz", tmp_path / "folder"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    difference, missed = map(float, done.stdout.split())
+    assert (difference, missed) == (0, 0)
+    again = isomorph.convert(tmp_path / "folder", tmp_path / "again", to="hf", dtype="fp16")
+    assert again.facts["verified"] == "re-read"
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_a_published_model_becomes_a_folder_with_its_tokenizer(tmp_path):
+    isomorph.convert(zoo("smollm2"), tmp_path / "folder", to="hf", dtype="bf16")
+    names = {path.name for path in (tmp_path / "folder").iterdir()}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    with Generation(tmp_path / "folder", timeout=120) as model:
+        assert "".join(model.text(model.prompt("What is the capital of France?"), most=24)) == "The capital of France is Paris."
+    with pytest.raises(Usage, match="exists"):
+        isomorph.convert(zoo("smollm2"), tmp_path / "folder", to="hf")
+
+
+def test_weights_of_no_known_network_become_no_folder(tmp_path):
+    with pytest.raises(Unsupported, match="nothing says which network"):
+        _table.get("hf").write(Checkpoint({"w": array_tensor(np.zeros(3, np.float32), "w")}), tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
 
 
 @pytest.mark.parametrize("kind", ENCODERS)

@@ -102,7 +102,7 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (
     Family("smollm3", "smollm3", ("SmolLM3ForCausalLM",), _llama_like("query", "key"), ("rotary_emb.inv_freq",)),
     Family("phi3", "phi3", ("Phi3ForCausalLM",), _llama_like(fused=True), ("rotary_emb.inv_freq",)),
     Family("gpt2", "gpt2", ("GPT2LMHeadModel", "GPT2Model"), _gpt2(), (".attn.bias", ".attn.masked_bias"),
-           {"max_position_embeddings": "n_ctx", "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
+           {"max_position_embeddings": "n_positions", "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
             "intermediate_size": "n_inner", "layer_norm_eps": "layer_norm_epsilon"}),
     Family("bert", "bert", ("BertModel", "BertForMaskedLM"), _bert(), ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")),
 )}

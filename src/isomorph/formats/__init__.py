@@ -44,3 +44,4 @@ class Format:
     write: Callable[..., Any] | None = None
     dialect: str = ""                # the dialect of the graphs it reads and writes
     can: Capabilities = Capabilities()
+    of: str = ""                     # the kind of network that it is for, where it is not for any

@@ -1,14 +1,33 @@
-"""A Hugging Face folder: a configuration that names an architecture, a tokenizer, and weights."""
+"""A Hugging Face folder: a configuration that names an architecture, a tokenizer, and weights.
+
+Read: the weights, in safetensors where they are there, else as PyTorch wrote them; what stands beside them as text comes along. Written: weights with the
+names of transformers, in shards, with what stands beside them.
+"""
 from __future__ import annotations
 
 import fnmatch
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isomorph.errors import Unsupported
 from isomorph.formats import Format, Match
-from isomorph.wire import json_head
+from isomorph.model import Checkpoint
+from isomorph.progress import SILENT, Progress
+from isomorph.report import Finding, Report
+from isomorph.wire import files, json_head
 
 if TYPE_CHECKING:
+    import os
+
     from isomorph.artifact import Artifact
+
+# The files that weights are read from, the preferred ones first, with the format that reads them
+SOURCES = (("model.safetensors.index.json", "safetensors"), ("model.safetensors", "safetensors"), ("pytorch_model.bin.index.json", "torch"),
+           ("pytorch_model.bin", "torch"))
+BESIDE = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+          "merges.txt", "vocab.txt", "chat_template.jinja")
+PREFIX = "file:"                            # before their names, in the metadata
+SHARD_BYTES = 5_000_000_000
 
 # What the weights are, the preferred kind first
 WEIGHTS = {
@@ -74,7 +93,53 @@ def _pipeline(names: tuple[str, ...], config: dict[str, Any]) -> Match | None:
     return Match("hf", str(config["_diffusers_version"]), "diffusers pipeline", "weights", {"architecture": kind, "parts": parts})
 
 
+def read(artifact: Artifact, *, progress: Progress = SILENT) -> Checkpoint:
+    """The weights of a folder. `metadata` has the texts of the files beside them under `file:` and their names. Raises `Unsupported` where there are none."""
+    from isomorph.formats import _table
+    folder = artifact if artifact.is_folder else None
+    found = next(((name, kind) for name, kind in SOURCES if folder is not None and name in folder.names), None)
+    if folder is None or found is None:
+        raise Unsupported("the folder holds no weights that are read as a whole", where=artifact.where, hint="give one of its files")
+    file = folder.child(found[0])
+    reader = _table.get(found[1]).read
+    assert file is not None
+    assert reader is not None
+    content = reader(file, progress=progress)
+    texts = {name: _text(folder.child(name)) for name in BESIDE if name in folder.names}
+    return Checkpoint(content.tensors, dict(content.metadata) | {PREFIX + name: text for name, text in texts.items() if text is not None}, content.findings)
+
+
+def _text(file: Artifact | None) -> str | None:
+    if file is None or file.is_folder or file.size > file.limits.json_bytes:
+        return None
+    return bytes(file.view).decode("utf-8", "replace")
+
+
+def write(model: Checkpoint, path: str | os.PathLike[str], *, force: bool = False, progress: Progress = SILENT, shard_bytes: int = SHARD_BYTES) -> Report:
+    """A folder that `AutoModel.from_pretrained` loads. What stands beside the weights is what was read beside them, or made from the keys of GGUF.
+
+    Raises `Unsupported` for weights of which neither is known, `Usage` where a file of the folder exists and `force` is not set.
+    """
+    from isomorph.formats import safetensors
+    folder = Path(path)
+    beside = {name.removeprefix(PREFIX): text for name, text in model.metadata.items() if name.startswith(PREFIX)}
+    findings: list[Finding] = []
+    if "config.json" not in beside:
+        from isomorph.architectures import folder as made
+        if "general.architecture" not in model.metadata:
+            raise Unsupported("nothing says which network the weights belong to", hint="convert a GGUF file, or a folder with a config.json")
+        beside, findings = made.beside(model)
+    with files.inside_new_folders([folder]):
+        paths = [folder / name for name in beside]
+        with files.replacing_all(paths, force=force) as outputs:
+            for text, output in zip(beside.values(), outputs, strict=True):
+                output.write(text.encode("utf-8", "surrogateescape"))
+            weights = Checkpoint(model.tensors, {"format": "pt"})
+            report = safetensors.write(weights, folder / "model.safetensors", force=force, progress=progress, shard_bytes=shard_bytes)
+    return Report(str(folder), [*findings, *report.findings], report.facts | {"files": [*report.facts["files"], *beside]})
+
+
 FORMAT = Format(
     name="hf", title="Hugging Face folder", extensions=(), holds="weights", spec="https://huggingface.co/docs/transformers/main_classes/configuration",
-    identify=identify,
+    identify=identify, read=read, write=write, of="language model",
 )

@@ -1,0 +1,107 @@
+"""What stands beside the weights in a Hugging Face folder, made from the keys of GGUF: config.json, and the tokenizer as tokenizer.json.
+
+Sources: transformers' models/*/configuration_*.py.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from isomorph.architectures._table import FAMILIES, KEYS, Family
+from isomorph.architectures.decoder import NETWORKS
+from isomorph.errors import Missing, Unsupported
+from isomorph.model import Checkpoint
+from isomorph.report import Finding, Severity
+from isomorph.tensors import NAME, dims_of, type_of
+
+CONFIG, TOKENIZER, SETTINGS = "config.json", "tokenizer.json", "tokenizer_config.json"
+ACTIVATIONS = {"silu": "silu", "gelu": "gelu_pytorch_tanh"}
+DTYPES = {"FLOAT": "float32", "FLOAT16": "float16", "BFLOAT16": "bfloat16"}
+TABLES = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight")
+SPECIAL = ("bos", "eos", "unk", "pad")
+NAMED = {"unk": "unknown", "pad": "padding"}                # what GGUF calls them in its keys
+
+
+def beside(content: Checkpoint) -> tuple[dict[str, str], list[Finding]]:
+    """The texts of the files beside weights that have Hugging Face's names and GGUF's keys. Raises `Unsupported` for a family without a table."""
+    keys = content.metadata
+    family = FAMILIES.get(str(keys.get("general.architecture", "")))
+    if family is None:
+        raise Unsupported(f"there is no table for the architecture {keys.get('general.architecture')!r}", hint="the tables are " + ", ".join(FAMILIES))
+    files = {CONFIG: _text(config(content, family))}
+    try:
+        from isomorph.architectures.tokenizer import tokenizer
+        made, findings = tokenizer(keys)
+    except (Missing, Unsupported) as error:
+        return files, [Finding("tokenizer.left-out", Severity.MEDIUM, "tokenizer.json", f"no tokenizer is written: {error.what}", error.hint)]
+    words = {name: made.id_to_token(keys[key]) for name in SPECIAL if isinstance(keys.get(key := f"tokenizer.ggml.{NAMED.get(name, name)}_token_id"), int)}
+    if keys.get("tokenizer.ggml.add_bos_token") and words.get("bos"):
+        from tokenizers.processors import TemplateProcessing
+        first = str(words["bos"])
+        made.post_processor = TemplateProcessing(single=f"{first} $A", pair=f"{first} $A $B", special_tokens=[(first, made.token_to_id(first))])
+    settings: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    settings |= {f"{name}_token": word for name, word in words.items() if word}
+    template = keys.get("tokenizer.chat_template")
+    settings |= {"chat_template": template} if isinstance(template, str) else {}
+    settings |= {"model_max_length": keys[key]} if (key := f"{family.name}.context_length") in keys else {}
+    return files | {TOKENIZER: made.to_str(), SETTINGS: _text(settings)}, findings
+
+
+def config(content: Checkpoint, family: Family) -> dict[str, Any]:
+    """config.json: the keys under the names of transformers, and what GGUF leaves to the family."""
+    keys, name = content.metadata, family.name
+    found: dict[str, Any] = {"architectures": [family.classes[0]], "model_type": family.model_type}
+    for ours, key in KEYS:
+        value = keys.get(key.format(arch=name))
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[family.spelled(ours)] = _short(value)
+    network = NETWORKS.get(name)
+    if network is not None:
+        found["hidden_act" if network.rotates else "activation_function"] = ACTIVATIONS[network.activation] if network.rotates else "gelu_new"
+        if network.rotates:
+            found |= _rotation(keys, name, found.pop("rope_theta", 10000.0))
+    table = next((tensor for weight, tensor in content.items() if weight.endswith(TABLES)), None)
+    if table is not None:
+        found["vocab_size"], found["dtype"] = int(dims_of(table)[0]), DTYPES.get(NAME[type_of(table)], "float32")
+    found["tie_word_embeddings"] = "lm_head.weight" not in content
+    found |= _biases(content, name)
+    found |= _of_family(name, keys, found)
+    for word in ("bos", "eos", "pad"):
+        number = keys.get(f"tokenizer.ggml.{NAMED.get(word, word)}_token_id")
+        found[f"{word}_token_id"] = number if isinstance(number, int) else None
+    return found
+
+
+def _rotation(keys: Mapping[str, Any], name: str, base: float) -> dict[str, Any]:
+    kind = str(keys.get(f"{name}.rope.scaling.type", "none"))
+    if kind not in ("none", "linear"):
+        raise Unsupported(f"positions are scaled by {kind!r}, which is not written into config.json")
+    parameters: dict[str, Any] = {"rope_type": "default", "rope_theta": base}
+    if kind == "linear":
+        parameters |= {"rope_type": "linear", "factor": float(keys.get(f"{name}.rope.scaling.factor", 1.0))}
+    return {"rope_theta": base, "rope_parameters": parameters}
+
+
+def _biases(content: Checkpoint, name: str) -> dict[str, Any]:
+    """Whether layers have biases, for the families that leave it open."""
+    if name not in ("llama", "qwen3", "smollm3", "gemma", "gemma2"):
+        return {}
+    attention, inner = (any(part in tensor for tensor in content) for part in ("q_proj.bias", "mlp.up_proj.bias"))
+    return {"attention_bias": attention} | ({"mlp_bias": inner} if name == "llama" else {})
+
+
+def _of_family(name: str, keys: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    if name == "gemma2":
+        return {"query_pre_attn_scalar": found.get("head_dim", 256), "hidden_activation": found["hidden_act"]}
+    return {"hidden_activation": found["hidden_act"]} if name == "gemma" else {}
+
+
+def _short(value: float) -> float:
+    """A float32 as the shortest decimal that is it: 1e-05, not 9.999999747378752e-06."""
+    import numpy as np
+    return float(str(np.float32(value))) if isinstance(value, float) and np.float32(value) == value else value
+
+
+def _text(document: dict[str, Any]) -> str:
+    return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
