@@ -29,17 +29,16 @@ def floats(name, *shape):
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
-def network(*, branch: bool = True) -> onnx.ModelProto:
+def network() -> onnx.ModelProto:
     """A layer, an open batch, a size that is computed, and a branch on data."""
     random = np.random.default_rng(0)
     then = helper.make_graph([helper.make_node("Relu", ["flat"], ["a"])], "then", [], [floats("a", None, 32)])
     other = helper.make_graph([helper.make_node("Neg", ["flat"], ["b"])], "else", [], [floats("b", None, 32)])
-    last = helper.make_node("If", ["positive"], ["result"], then_branch=then, else_branch=other) if branch else helper.make_node("Relu", ["flat"], ["result"])
     nodes = [helper.make_node("Conv", ["x", "block.0.conv.weight", "onnx::Conv_7"], ["y"], name="/block/conv/Conv", pads=[1, 1, 1, 1]),
              helper.make_node("Shape", ["y"], ["shape"], end=1), helper.make_node("Concat", ["shape", "rest"], ["target"], axis=0),
              helper.make_node("Reshape", ["y", "target"], ["flat"]), helper.make_node("ReduceSum", ["flat"], ["sum"], keepdims=0),
              helper.make_node("Greater", ["sum", "zero"], ["positive"]),
-             last]
+             helper.make_node("If", ["positive"], ["result"], then_branch=then, else_branch=other)]
     weights = {"block.0.conv.weight": random.normal(size=(2, 3, 3, 3)).astype(np.float32), "onnx::Conv_7": random.normal(size=2).astype(np.float32),
                "rest": np.array([-1]), "zero": np.array(0, np.float32)}
     return model(nodes, [floats("x", "batch", 3, 4, 4)], [floats("result", "batch", 32)], weights)
@@ -53,7 +52,7 @@ def converted(proto: onnx.ModelProto, name: str, folder: Path) -> Path:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_our_reader_makes_the_same_network_of_it(name, tmp_path):
-    proto = network(branch=name == "torchscript")
+    proto = network()
     path = converted(proto, name, tmp_path)
     back = to_hub(_table.get(name).read(Artifact.open(path)))
     _table.get("onnx").write(back, tmp_path / "back.onnx")
@@ -63,6 +62,24 @@ def test_our_reader_makes_the_same_network_of_it(name, tmp_path):
         want, have = (session.run(["result"], feeds)[0] for session in sessions)
         np.testing.assert_allclose(have, want, atol=1e-5)
     assert sessions[1].get_inputs()[0].shape == ["batch", 3, 4, 4]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_loop_comes_back(name, tmp_path):
+    """As many rounds as an input says, or until the value is large; one value is carried, one collected."""
+    body = helper.make_graph([helper.make_node("Add", ["a", "a"], ["b"]), helper.make_node("Less", ["b", "top"], ["on"]),
+                              helper.make_node("Identity", ["a"], ["seen"])], "body",
+                             [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("go", TensorProto.BOOL, []), floats("a")],
+                             [helper.make_tensor_value_info("on", TensorProto.BOOL, []), floats("b"), floats("seen")])
+    nodes = [helper.make_node("Loop", ["n", "", "x"], ["last", "all"], body=body)]
+    count = helper.make_tensor_value_info("n", TensorProto.INT64, [])
+    proto = model(nodes, [count, floats("x")], [floats("last"), floats("all", None)], {"top": np.array(40, np.float32)})
+    _table.get("onnx").write(to_hub(_table.get(name).read(Artifact.open(converted(proto, name, tmp_path)))), tmp_path / "back.onnx")
+    for n, x in ((3, 1), (9, 3)):
+        feeds = {"n": np.array(n), "x": np.array(x, np.float32)}
+        want, have = (onnxruntime.InferenceSession(source).run(["last", "all"], feeds) for source in (proto.SerializeToString(), tmp_path / "back.onnx"))
+        for one, other in zip(want, have, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -86,6 +103,14 @@ def test_code_reads_as_a_forward(tmp_path):
     for line in ("class Model_block_0_conv(Module):", '  __parameters__ = ["weight", ]', "  def forward(self: __torch__.Model,", "    if bool(positive):",
                  '    block_0_conv_weight = getattr(self.block, "0").conv.weight', "    return result"):
         assert line in code.splitlines()
+
+
+def test_a_weight_and_a_module_of_one_name_are_told_apart(tmp_path):
+    weights = {name: np.ones(2, np.float32) for name in ("a", "a.b", "a.b.c")}
+    nodes = [helper.make_node("Sum", ["x", *weights], ["y"])]
+    path = converted(model(nodes, [floats("x", 2)], [floats("y", 2)], weights), "torch_export", tmp_path)
+    with zipfile.ZipFile(path) as archive:
+        assert list(json.loads(archive.read("net/data/weights/model_weights_config.json"))["config"]) == ["a", "a_.b", "a_.b_.c"]
 
 
 @pytest.mark.parametrize(("given", "made"), [("weight", "weight"), ("a:0", "a_0"), ("class", "class_"), ("forward", "forward_"), ("µ", "_")])

@@ -56,6 +56,36 @@ def test_a_branch_on_a_value(tmp_path, sign):
     np.testing.assert_allclose(y, -X * 2 if sign > 0 else X * X * 3)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_a_loop_over_a_size_of_the_run(tmp_path, rows):
+    body = "y = torch.zeros([3])\nn = torch.size(x, 0)\nfor i in range(n):\n  y = torch.add(torch.mul(y, 2), torch.select(x, 0, i))\nreturn y"
+    x = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+    (y,) = run(tmp_path, body, {"x": x})
+    np.testing.assert_allclose(y, sum(row * 2 ** (rows - 1 - place) for place, row in enumerate(x)))
+
+
+def test_a_loop_until_a_value_is_large_collects_what_it_saw(tmp_path):
+    body = ("y, seen, n = x, annotate(List[Tensor], []), 0\ngo = bool(torch.lt(torch.sum(y), 100))\nwhile go:\n  _0 = torch.append(seen, y)\n  y = torch.mul(y, 2)\n"
+            "  n = torch.add(n, 1)\n  go = bool(torch.lt(torch.sum(y), 100))\nreturn torch.mul(torch.stack(seen), n)")
+    (y,) = run(tmp_path, body, {"x": np.full((1, 3), 4, np.float32)})
+    np.testing.assert_allclose(y, 4 * np.float32([4, 8, 16, 32])[:, None, None] * np.ones((1, 3), np.float32))
+
+
+def test_a_loop_whose_value_grows_has_an_open_size(tmp_path):
+    body = "y = x\nfor i in range(int(torch.sum(x))):\n  y = torch.cat([y, x])\nreturn y"
+    (y,) = run(tmp_path, body, {"x": np.ones((1, 3), np.float32)})
+    assert y.shape == (4, 3)
+
+
+@pytest.mark.parametrize("body", ["for i in range(torch.size(x, 0)):\n  y = torch.add_(x, 1)\nreturn x",
+                                  "y = x\nfor i in range(torch.size(x, 0)):\n  y = torch.unsqueeze(y, 0)\nreturn y",
+                                  "z = [x]\nfor i in range(torch.size(x, 0)):\n  _0 = torch.append(z, x)\nreturn torch.stack(z)"])
+def test_what_no_loop_of_onnx_carries_is_refused(tmp_path, body):
+    with pytest.raises(Unsupported) as refused:
+        run(tmp_path, body, {"x": X})
+    assert "before the run" in refused.value.blockers[0][2]
+
+
 def test_writes_in_place_reach_what_they_are_views_of(tmp_path):
     body = "y = torch.clone(x)\nz = torch.slice(y, 1, 1, 3)\n_0 = torch.mul_(z, 10)\n"
     body += "_1 = torch.copy_(torch.select(y, 1, 0), torch.select(x, 1, 2))\nreturn torch.add(y, 0)"

@@ -5,12 +5,15 @@ Field names: torch/_export/serde/schema.py. Versions differ in fields, so every 
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from isomorph.dialects.torch.interpreter import UNKNOWN, Cell, Interpreter, Raised, Stop
+from isomorph.dialects._lower import Rejected
+from isomorph.dialects.torch.interpreter import UNKNOWN, Cell, Interpreter, Raised, Stop, Unknown, has_unknown
+from isomorph.dialects.torch.loops import emit_loop
 from isomorph.dialects.torch.lowering import Lowering
 from isomorph.dialects.torch.to_onnx import SCALAR_TYPES
 from isomorph.errors import Damaged, IsomorphError, Unsupported
@@ -143,6 +146,18 @@ def plain_int(value: Any) -> Any:
     return value.get("as_int") if isinstance(value, dict) else value
 
 
+def real(value: Any) -> Any:
+    """A float; infinities and what is no number stand as texts."""
+    return {"Infinity": math.inf, "-Infinity": -math.inf, "NaN": math.nan}.get(value, UNKNOWN) if isinstance(value, str) else value
+
+
+class Body:
+    """A graph inside a node."""
+
+    def __init__(self, graph: dict[str, Any]):
+        self.graph = graph
+
+
 class Graph:
     """One execution of the nodes in their order."""
 
@@ -223,6 +238,8 @@ class Graph:
             value = self.machine.tensor(value)
         if isinstance(value, ir.Value):
             self.outputs.append((name, value))
+        elif value is not None and not self.lowering.blockers:
+            self.lowering.block("output", f"what {name} is cannot be told")
 
     def argument(self, given: Any) -> Any:
         """An argument of a node: a union that names its kind."""
@@ -241,9 +258,13 @@ class Graph:
         if kind == "as_scalar_type":
             numbers = {place: SCALAR_TYPES.index(found) for place, name in TYPES.items() if (found := ir.DataType(DType(name).element_type)) in SCALAR_TYPES}
             return numbers.get(value, UNKNOWN) if isinstance(value, int) else UNKNOWN
+        if kind == "as_graph":
+            return Body(fields(value, "graph"))
         if kind in ("as_none", "as_memory_format", "as_layout", "as_device"):
             return None if kind != "as_device" else "cpu"
-        return value if kind in ("as_int", "as_ints", "as_float", "as_floats", "as_bool", "as_bools", "as_string", "as_strings") else UNKNOWN
+        if kind in ("as_float", "as_floats"):
+            return [real(item) for item in value] if isinstance(value, list) else real(value)
+        return value if kind in ("as_int", "as_ints", "as_bool", "as_bools", "as_string", "as_strings") else UNKNOWN
 
     def execute(self, node: dict[str, Any]) -> None:
         target = str(node.get("target", ""))
@@ -257,7 +278,8 @@ class Graph:
             for place, entry in enumerate(outputs):
                 self.keep(entry, result[place] if isinstance(result, (list, tuple)) and place < len(result) else UNKNOWN)
         elif outputs:
-            self.keep(outputs[0], result)
+            of_body = target.startswith("torch.ops.higher_order.") and isinstance(result, (list, tuple)) and len(result) == 1
+            self.keep(outputs[0], result[0] if of_body else result)
 
     def call(self, target: str, args: list[Any], keywords: dict[str, Any]) -> Any:
         if target.startswith("torch.ops.aten."):
@@ -268,8 +290,65 @@ class Graph:
         if target.startswith(("_operator.", "operator.", "math.", "torch.sym_")):
             name = target.rpartition(".")[2].removeprefix("sym_")
             return self.machine.call_function("torch." + OPERATORS.get(name, name), args, keywords)
+        try:
+            if target == "torch.ops.higher_order.cond" and len(args) == 4:
+                return self.branch(*args)
+            if target == "torch.ops.higher_order.while_loop" and len(args) == 4:
+                return self.loop(*args)
+        except Rejected as why:
+            self.lowering.block(target, str(why))
+            return UNKNOWN
         self.lowering.block(target, "an operator that is not of aten")
         return UNKNOWN
+
+    def inside(self, body: Body, args: list[Any]) -> list[Any]:
+        """The results of a body on these arguments; its nodes go where nodes go now. Raises `Rejected` where it is none or takes others."""
+        if not isinstance(body, Body) or len(listed(body.graph.get("inputs"))) != len(args):
+            raise Rejected("its body does not take what it is given")
+        outer, self.values = self.values, {}
+        try:
+            for entry, value in zip(listed(body.graph.get("inputs")), args, strict=True):
+                self.keep(entry if isinstance(entry, dict) else {}, value)
+            for node in listed(body.graph.get("nodes")):
+                self.execute(node if isinstance(node, dict) else {})
+            return [self.machine.plain(self.argument(entry)) for entry in listed(body.graph.get("outputs"))]
+        finally:
+            self.values = outer
+
+    def branch(self, condition: Any, then: Body, other: Body, operands: list[Any]) -> Any:
+        """torch.cond. A condition that is known takes its branch."""
+        truth = self.machine.truth(condition)
+        if isinstance(truth, bool):
+            return self.machine.cells(self.inside(then if truth else other, operands))
+        if isinstance(truth, Unknown):
+            return UNKNOWN
+        sides = []
+        outer = self.lowering.current
+        for body in (then, other):
+            nodes: list[ir.Node] = []
+            self.lowering.current = nodes
+            try:
+                sides.append((nodes, self.inside(body, operands)))
+            finally:
+                self.lowering.current = outer
+        if len(sides[0][1]) != len(sides[1][1]) or any(has_unknown(value) for _, values in sides for value in values):
+            raise Rejected("its branches give different things")
+        return self.machine.cells(self.machine.emit_if(truth, sides))
+
+    def loop(self, test: Body, body: Body, carried: list[Any], more: list[Any]) -> Any:
+        """torch.while_loop."""
+        def step(place: Any, values: list[Any]) -> tuple[Any, list[Any], list[Any]]:
+            results = self.inside(body, [*map(Cell, values), *more])
+            if len(results) != len(values) or any(has_unknown(value) for value in results):
+                raise Rejected("its body does not give what it takes")
+            return self.asked(test, [*map(Cell, results), *more]), results, []
+        start = [self.machine.tensor(self.machine.plain(value)) for value in carried]
+        first = self.asked(test, [*map(Cell, start), *more])
+        return self.machine.cells(emit_loop(self.machine, None, first, start, step))
+
+    def asked(self, test: Body, args: list[Any]) -> Any:
+        (answer,) = self.inside(test, args)
+        return answer
 
     def keep(self, entry: dict[str, Any], result: Any) -> None:
         ((kind, value),) = entry.items() if len(entry) == 1 else (("", None),)

@@ -65,12 +65,18 @@ def weights(model: Model) -> list[Weight]:
                 continue
             role = _role(value)
             path = _path(value, role)
-            while path in leaves or path in inner or any(path[:depth] in leaves for depth in range(1, len(path))):
-                path = (*path[:-1], path[-1] + "_")
+            while (clash := _clash(path, leaves, inner)) is not None:
+                path = (*path[:clash], path[clash] + "_", *path[clash + 1:])
             leaves.add(path)
             inner.update(path[:depth] for depth in range(1, len(path)))
             found.append(Weight(value, path, _is_trained(value.const_value) and role not in STATISTICS))
     return found
+
+
+def _clash(path: tuple[str, ...], leaves: set[tuple[str, ...]], inner: set[tuple[str, ...]]) -> int | None:
+    """The place of the word that stands for something else already: a weight where a module is wanted, or anything where a weight is."""
+    taken = [depth - 1 for depth in range(1, len(path) + 1) if path[:depth] in leaves]
+    return taken[0] if taken else len(path) - 1 if path in inner else None
 
 
 def _is_trained(tensor: Any) -> bool:

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 INDENT = "  "
 VERSION = 10                            # of the operators: what code of earlier versions means is adapted when it is loaded
 # Numbers of element types that printed code uses, c10/core/ScalarType.h, beyond those that the mapping back knows
-TYPES = {kind: place for place, kind in enumerate(SCALAR_TYPES) if kind is not None} | {
-    ir.DataType.FLOAT8E5M2: 23, ir.DataType.FLOAT8E4M3FN: 24, ir.DataType.FLOAT8E5M2FNUZ: 25, ir.DataType.FLOAT8E4M3FNUZ: 26, ir.DataType.UINT16: 27,
-    ir.DataType.UINT32: 28, ir.DataType.UINT64: 29, ir.DataType.FLOAT8E8M0: 44}
+TYPES = {kind: place for place, kind in enumerate(SCALAR_TYPES) if kind is not None} | {ir.DataType.FLOAT8E8M0: 44}
 SYMBOLIC = {"sym_add": "add", "sym_mul": "mul", "sym_trunc": "floor", "sym_size": "size"}     # what calls of numbers are called in code
 ABSENT = ("view",)                      # overloads that the compiler of TorchScript does not know
 READ = {"int": "int", "float": "float", "bool": "bool"}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from isomorph.dialects.torch.loops import Pile, run_loop
 from isomorph.dialects.torch.lowering import Lowering, Rejected, scalar, static, symbol
 from isomorph.dialects.torch.to_onnx import SCALAR_TYPES, result_type
 from isomorph.report import Finding, Severity
@@ -64,6 +65,23 @@ class Unknown:
 
 class Unchanged:
     """A number that an object keeps between calls, taken to be what the call before left."""
+
+
+class Range:
+    """range() between bounds of the run."""
+
+    __slots__ = ("high", "low", "step")
+
+    def __init__(self, low: Any, high: Any, step: int):
+        self.low, self.high, self.step = low, high, step
+
+    def count(self, machine: Interpreter) -> Any:
+        """How many numbers it has."""
+        return machine.tensor(machine.numbers("__range_length", [self.low, self.high, self.step], {}))
+
+    def item(self, machine: Interpreter) -> Callable[[ir.Value], Any]:
+        """The number of a round."""
+        return lambda place: machine.numbers("__derive_index", [scalar(place), self.low, self.step], {})
 
 
 UNKNOWN = Unknown()
@@ -293,22 +311,33 @@ class Interpreter:
 
     def do_for(self, statement: ast.For, env: dict[str, Any]) -> None:
         items = self.evaluate(statement.iter, env)
+        if isinstance(items, Range):
+            return self.loop(statement, env, items.count(self), items.item(self))
         if not isinstance(items, (list, tuple, range)) or len(items) > MOST_UNROLLED:
             self.lowering.block("for", "a loop whose length is not known before the run")
             raise Stop
         for item in items:
             self.assign(statement.target, item, env)
             self.execute(statement.body, env)
+        return None
+
+    def loop(self, statement: ast.While | ast.For, env: dict[str, Any], count: Any, index: Callable[[ir.Value], Any] | None) -> None:
+        """A loop whose length is known only at run time."""
+        try:
+            run_loop(self, statement, env, count, index)
+        except Rejected as why:
+            self.lowering.block("for" if isinstance(statement, ast.For) else "while", f"a loop whose length is not known before the run: {why}")
+            raise Stop from None
 
     def do_while(self, statement: ast.While, env: dict[str, Any]) -> None:
         for _ in range(MOST_UNROLLED):
             condition = self.truth(self.evaluate(statement.test, env))
             if condition is False:
-                return
+                return None
             if condition is not True:
-                break
+                return self.loop(statement, env, None, None)
             self.execute(statement.body, env)
-        self.lowering.block("while", "a loop whose length is not known before the run")
+        self.lowering.block("while", f"a loop of more than {MOST_UNROLLED} rounds")
         raise Stop
 
     # ---- branches on values of the run
@@ -583,9 +612,14 @@ class Interpreter:
         return text + " " + ", ".join(str(arg) for arg in args if isinstance(arg, (*NUMBERS, str)))
 
     def fn_range(self, *bounds: Any) -> Any:
-        return range(*bounds) if all(isinstance(bound, int) for bound in bounds) else UNKNOWN
+        if all(isinstance(bound, int) for bound in bounds):
+            return range(*bounds)
+        low, high, step = (0, bounds[0], 1) if len(bounds) == 1 else (*bounds, 1)[:3]
+        return Range(low, high, step) if isinstance(step, int) else UNKNOWN
 
     def fn_len(self, item: Any) -> Any:
+        if isinstance(item, Pile):
+            return self.fn_size(Cell(item.value), 0)
         return self.fn_size(item, 0) if isinstance(item, Cell) else UNKNOWN if isinstance(item, Unknown) else len(item)
 
     def fn_size(self, x: Any, dim: Any = None) -> Any:
@@ -664,6 +698,20 @@ class Interpreter:
     def fn_extend(self, items: list, more: Any) -> None:
         if isinstance(items, list) and isinstance(more, (list, tuple)):
             items.extend(more)
+
+    def fn_stack(self, items: Any, dim: int = 0) -> Any:
+        if not isinstance(items, Pile):
+            return self.aten("stack", [items, dim], {})
+        return self.aten("movedim", [Cell(items.value), 0, dim], {}) if dim else Cell(items.value)
+
+    def fn_cat(self, items: Any, dim: int = 0) -> Any:
+        """Of a pile: its axis moves before the one along which the tensors are joined, and both become one."""
+        if not isinstance(items, Pile):
+            return self.aten("cat", [items, dim], {})
+        rank = len(items.value.shape) - 1 if items.value.shape is not None else 0
+        axis = dim % max(rank, 1)
+        moved = self.aten("movedim", [Cell(items.value), 0, axis], {}) if axis else Cell(items.value)
+        return self.aten("flatten", [moved, axis, axis + 1], {})
 
     def fn_list(self, items: Any) -> list:
         return list(items)

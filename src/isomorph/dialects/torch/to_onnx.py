@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from isomorph.dialects._lower import Mapping, constant
+from isomorph.dialects._lower import Mapping, Rejected, constant
 from isomorph.passes.shapes import known
 
 to_onnx = Mapping("aten")
 D = ir.DataType
 FLOAT, INT64, BOOL = D.FLOAT, D.INT64, D.BOOL
-SCALAR_TYPES = (D.UINT8, D.INT8, D.INT16, D.INT32, D.INT64, D.FLOAT16, D.FLOAT, D.DOUBLE, None, D.COMPLEX64, D.COMPLEX128, D.BOOL, None, None, None, D.BFLOAT16)
+SCALAR_TYPES = (D.UINT8, D.INT8, D.INT16, D.INT32, D.INT64, D.FLOAT16, D.FLOAT, D.DOUBLE, None, D.COMPLEX64, D.COMPLEX128, D.BOOL, None, None, None, D.BFLOAT16,
+                None, None, None, None, None, None, None, D.FLOAT8E5M2, D.FLOAT8E4M3FN, D.FLOAT8E5M2FNUZ, D.FLOAT8E4M3FNUZ, D.UINT16, D.UINT32, D.UINT64)
 INTEGERS = (D.UINT8, D.INT8, D.INT16, D.INT32, D.INT64, D.UINT16, D.UINT32, D.UINT64)
 WIDTH = [BOOL, D.UINT8, D.INT8, D.INT16, D.INT32, D.INT64, D.FLOAT16, D.BFLOAT16, D.FLOAT, D.DOUBLE, D.COMPLEX64, D.COMPLEX128]
 END = np.iinfo(np.int64).max
@@ -39,6 +40,8 @@ SAME = ("contiguous", "clone", "detach", "alias", "cpu", "dropout", "feature_dro
 def dtype_of(number: int | None, default: Any = FLOAT) -> Any:
     """The element type of a dtype argument."""
     found = default if number is None else SCALAR_TYPES[number] if 0 <= number < len(SCALAR_TYPES) else None
+    if found is None and number is not None:
+        raise Rejected(f"its element type has the number {number}, which ONNX has no type for")
     return found
 
 
@@ -543,7 +546,7 @@ def view(op, x, size, *rest):
     open_sizes = [place for place, item in enumerate(size) if not isinstance(item, int)]
     if len(open_sizes) == 1 and -1 not in [item for item in size if isinstance(item, int)]:
         size = [-1 if place == open_sizes[0] else item for place, item in enumerate(size)]
-    return shaped(op.Reshape(x, vector(op, size)), named)
+    return shaped(op.Reshape(x, vector(op, size), allowzero=1 if 0 in [item for item in size if isinstance(item, int)] else None), named)
 
 
 @to_onnx("view_as", "reshape_as")
@@ -837,7 +840,7 @@ def _reduce(target: str, average: bool = False) -> Callable[..., Any]:
         if isinstance(dim, bool) or (dim is not None and not isinstance(dim, (int, list, tuple))):
             op.reject("a reduction with other arguments")
         x = cast(op, x, dtype_of(dtype)) if isinstance(dtype, int) else x
-        if x.dtype == BOOL or (x.dtype in INTEGERS and target in ("ReduceSum", "ReduceProd")):
+        if (x.dtype == BOOL and target not in ("ReduceMax", "ReduceMin")) or (x.dtype in INTEGERS and target in ("ReduceSum", "ReduceProd") and dtype is None):
             x = cast(op, x, INT64)
         axes = None if dim is None or dim == [] else op.const(axes_of(op, x, dim))
         return op.make(target, [floating(op, x) if average else x, axes], {"keepdims": int(keepdim)})
@@ -1128,11 +1131,17 @@ def native_group_norm(op, x, weight, bias, n, channels, size, groups, eps):
     return [group_norm(op, x, groups, weight, bias, eps), None, None]
 
 
-@to_onnx("max_pool2d_with_indices")
-def max_pool2d_with_indices(op, x, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False):
-    kernel = listed(kernel_size, 2)
-    return [op.MaxPool(x, kernel_shape=kernel, strides=listed(stride, 2) if stride else kernel, pads=listed(padding, 2) * 2, dilations=listed(dilation, 2),
-                       ceil_mode=int(ceil_mode)), None]
+@to_onnx("max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices")
+def max_pool_with_indices(op, x, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=False):
+    """ONNX counts from the first element of the tensor, PyTorch inside each channel; what is no batch becomes one."""
+    spatial = int(op.node.op_type[8])
+    kernel, single = listed(kernel_size, spatial), rank(op, x) == spatial + 1
+    whole = op.Unsqueeze(x, op.const([0])) if single else x
+    y, places = op.MaxPool(whole, kernel_shape=kernel, strides=listed(stride, spatial) if stride else kernel, pads=listed(padding, spatial) * 2,
+                           dilations=listed(dilation, spatial), ceil_mode=int(ceil_mode), _outputs=2)
+    image = op.ReduceProd(op.Shape(whole, start=2), keepdims=0)
+    both = [y, op.Mod(places, image)]
+    return [op.Squeeze(value, op.const([0])) for value in both] if single else both
 
 
 @to_onnx("softmax", "_softmax")

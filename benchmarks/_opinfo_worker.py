@@ -1,0 +1,166 @@
+"""Runs inside an environment with PyTorch: samples of its own OpInfo as traced modules and exported programs, and as ONNX by `torch.onnx.export`.
+
+python _opinfo_worker.py list                          names of all candidates, one a line, with why one is left out behind a tab
+python _opinfo_worker.py make FOLDER [NAME...]         NAME.jit, NAME.pt2 and NAME.npz (inputs and results) for each case
+python _opinfo_worker.py peer FOLDER [NAME...]         peer.json: what `torch.onnx.export(dynamo=True)` and ONNX Runtime make of the same samples
+"""
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.testing._internal.common_methods_invocations import op_db
+from torch.utils import _pytree as trees
+
+DTYPES = (torch.float32, torch.int64, torch.bool)
+WITHIN = (*DTYPES, torch.float64, torch.float16, torch.int32, torch.int16, torch.int8, torch.uint8)     # types of inputs and results
+SECONDS = 30
+# Operators whose result no other program can repeat, and why
+LEFT_OUT = {
+    "random": ("bernoulli", "multinomial", "normal", "rand", "randint", "randint_like", "randn", "randn_like", "rand_like", "uniform", "cauchy", "exponential",
+               "geometric", "log_normal", "nn.functional.dropout", "nn.functional.dropout2d", "nn.functional.dropout3d", "nn.functional.alpha_dropout",
+               "nn.functional.feature_alpha_dropout", "nn.functional.rrelu", "nn.functional.fractional_max_pool2d", "nn.functional.fractional_max_pool3d",
+               "nn.functional.multi_head_attention_forward", "pca_lowrank", "svd_lowrank", "nn.functional.gumbel_softmax"),
+    "memory without values": ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted", "resize_", "resize_as_"),
+    "no tensor comes out": ("item", "equal", "allclose", "is_same_size", "tolist", "size", "stride", "numel"),
+}
+REASONS = {name: reason for reason, names in LEFT_OUT.items() for name in names}
+
+
+class Call(torch.nn.Module):
+    """An operator with everything but its tensors bound."""
+
+    def __init__(self, function: Any, spec: Any, leaves: list[Any], places: list[int]):
+        super().__init__()
+        self.function, self.spec, self.leaves, self.places = function, spec, leaves, places
+
+    def forward(self, *tensors: torch.Tensor) -> Any:
+        leaves = list(self.leaves)
+        for place, tensor in zip(self.places, tensors, strict=True):
+            leaves[place] = tensor
+        args, keywords = trees.tree_unflatten(leaves, self.spec)
+        return tuple(leaf for leaf in trees.tree_leaves(self.function(*args, **keywords)) if isinstance(leaf, torch.Tensor))
+
+
+def candidates() -> dict[str, tuple[Any, torch.dtype, str]]:
+    """name -> operator, element type, why it is left out (empty where it is not)."""
+    found = {}
+    for operator in op_db:
+        for dtype in DTYPES:
+            if dtype in operator.supported_dtypes("cpu"):
+                variant = f".{operator.variant_test_name}" if operator.variant_test_name else ""
+                name = f"{operator.name}{variant}-{str(dtype).removeprefix('torch.')}".replace("/", "_")
+                found[name] = (operator, dtype, REASONS.get(operator.name, ""))
+    return found
+
+
+def sample(operator: Any, dtype: torch.dtype) -> tuple[Call, tuple[torch.Tensor, ...], list[torch.Tensor]] | str:
+    """The first sample that has elements, its tensors and its results; or why there is none."""
+    torch.manual_seed(0)
+    complaint = "no sample has elements"
+    for given in operator.sample_inputs("cpu", dtype, requires_grad=False):
+        leaves, spec = trees.tree_flatten(((given.input, *given.args), given.kwargs))
+        places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+        tensors = tuple(leaves[place] for place in places)
+        if not tensors or any(not tensor.numel() or tensor.layout != torch.strided for tensor in tensors):
+            continue
+        module = Call(operator.op, spec, [None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves], places)
+        try:
+            results = list(module(*(tensor.clone() for tensor in tensors)))
+        except Exception as error:
+            complaint = f"it raises {type(error).__name__}"
+            continue
+        if not results or any(result.layout != torch.strided or result.dtype not in WITHIN for result in (*results, *tensors)):
+            complaint = "no dense tensors of types that NumPy has, complex ones left out"
+            continue
+        return module.eval(), tensors, results
+    return complaint
+
+
+class Late(Exception):
+    pass
+
+
+def attempt(function: Any) -> str:
+    """Empty, or what went wrong."""
+    def too_late(*_: Any) -> None:
+        raise Late
+    signal.signal(signal.SIGALRM, too_late)
+    signal.alarm(SECONDS)
+    try:
+        function()
+        return ""
+    except BaseException as error:
+        return f"{type(error).__name__}: {str(error)[:200]}"
+    finally:
+        signal.alarm(0)
+
+
+def make(folder: Path, names: list[str]) -> None:
+    known, made = candidates(), {}
+    for name in names or list(known):
+        operator, dtype, reason = known[name]
+        found = reason or sample(operator, dtype)
+        if isinstance(found, str):
+            made[name] = {"left out": found}
+            continue
+        module, tensors, results = found
+        np.savez(folder / f"{name}.npz", **{f"in/{place}": tensor.numpy() for place, tensor in enumerate(tensors)},
+                 **{f"out/{place}": result.detach().resolve_conj().resolve_neg().numpy() for place, result in enumerate(results)})
+
+        def trace(module: Any = module, tensors: Any = tensors, name: str = name) -> None:
+            with torch.no_grad():
+                torch.jit.trace(module, tensors, check_trace=False).save(str(folder / f"{name}.jit"))
+
+        def export(module: Any = module, tensors: Any = tensors, name: str = name) -> None:
+            with torch.no_grad():
+                torch.export.save(torch.export.export(module, tensors), str(folder / f"{name}.pt2"))
+        made[name] = {"torchscript": attempt(trace), "torch_export": attempt(export)}
+        print(name, flush=True)
+    (folder / "made.json").write_text(json.dumps(made, indent=1))
+
+
+def peer(folder: Path, names: list[str]) -> None:
+    import onnxruntime
+    known, answers = candidates(), {}
+    for name in names:
+        found = sample(*known[name][:2])
+        if isinstance(found, str):
+            continue
+        module, tensors, _ = found
+        got: list[np.ndarray] = []
+
+        def run(module: Any = module, tensors: Any = tensors, got: list[np.ndarray] = got) -> None:
+            with torch.no_grad():
+                torch.onnx.export(module, tensors, str(folder / "peer.onnx"), dynamo=True, external_data=False, verbose=False, optimize=True)
+            session = onnxruntime.InferenceSession(str(folder / "peer.onnx"), providers=["CPUExecutionProvider"])
+            # Inputs that the exporter found unused are not there; the others are named in order.
+            feeds = {port.name: tensors[int(port.name.rpartition("_")[2]) if "_" in port.name else place].numpy()
+                     for place, port in enumerate(session.get_inputs())} if len(session.get_inputs()) == len(tensors) else {}
+            if not feeds:
+                feeds = {port.name: tensor.numpy() for port, tensor in zip(session.get_inputs(), tensors, strict=False)}
+            got.extend(session.run(None, feeds))
+        why = attempt(run)
+        arrays = {f"peer/{place}": array for place, array in enumerate(got)}
+        if not why:
+            np.savez(folder / f"{name}.peer.npz", **arrays)
+        answers[name] = why
+        print(name, why[:80], flush=True)
+        (folder / "peer.json").write_text(json.dumps(answers, indent=1))
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    if sys.argv[1] == "list":
+        for name, (_, _, reason) in candidates().items():
+            print(f"{name}\t{reason}" if reason else name)
+    else:
+        {"make": make, "peer": peer}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:])
