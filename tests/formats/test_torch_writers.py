@@ -29,6 +29,10 @@ def floats(name, *shape):
     return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
 
 
+def count_of(name):
+    return helper.make_tensor_value_info(name, TensorProto.INT64, [])
+
+
 def network() -> onnx.ModelProto:
     """A layer, an open batch, a size that is computed, and a branch on data."""
     random = np.random.default_rng(0)
@@ -69,11 +73,10 @@ def test_a_loop_comes_back(name, tmp_path):
     """As many rounds as an input says, or until the value is large; one value is carried, one collected."""
     body = helper.make_graph([helper.make_node("Add", ["a", "a"], ["b"]), helper.make_node("Less", ["b", "top"], ["on"]),
                               helper.make_node("Identity", ["a"], ["seen"])], "body",
-                             [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("go", TensorProto.BOOL, []), floats("a")],
+                             [count_of("i"), helper.make_tensor_value_info("go", TensorProto.BOOL, []), floats("a")],
                              [helper.make_tensor_value_info("on", TensorProto.BOOL, []), floats("b"), floats("seen")])
     nodes = [helper.make_node("Loop", ["n", "", "x"], ["last", "all"], body=body)]
-    count = helper.make_tensor_value_info("n", TensorProto.INT64, [])
-    proto = model(nodes, [count, floats("x")], [floats("last"), floats("all", None)], {"top": np.array(40, np.float32)})
+    proto = model(nodes, [count_of("n"), floats("x")], [floats("last"), floats("all", None)], {"top": np.array(40, np.float32)})
     _table.get("onnx").write(to_hub(_table.get(name).read(Artifact.open(converted(proto, name, tmp_path)))), tmp_path / "back.onnx")
     for n, x in ((3, 1), (9, 3)):
         feeds = {"n": np.array(n), "x": np.array(x, np.float32)}

@@ -65,7 +65,8 @@ def test_a_loop_over_a_size_of_the_run(tmp_path, rows):
 
 
 def test_a_loop_until_a_value_is_large_collects_what_it_saw(tmp_path):
-    body = ("y, seen, n = x, annotate(List[Tensor], []), 0\ngo = bool(torch.lt(torch.sum(y), 100))\nwhile go:\n  _0 = torch.append(seen, y)\n  y = torch.mul(y, 2)\n"
+    body = ("y, seen, n = x, annotate(List[Tensor], []), 0\ngo = bool(torch.lt(torch.sum(y), 100))\nwhile go:\n  _0 = torch.append(seen, y)\n"
+            "  y = torch.mul(y, 2)\n"
             "  n = torch.add(n, 1)\n  go = bool(torch.lt(torch.sum(y), 100))\nreturn torch.mul(torch.stack(seen), n)")
     (y,) = run(tmp_path, body, {"x": np.full((1, 3), 4, np.float32)})
     np.testing.assert_allclose(y, 4 * np.float32([4, 8, 16, 32])[:, None, None] * np.ones((1, 3), np.float32))

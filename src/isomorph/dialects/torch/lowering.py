@@ -4,15 +4,29 @@ TorchScript says nothing about ranks, and its code branches on them: so calls ar
 """
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder, Rejected, Rewrite, constant
+from isomorph.dialects.torch import composed, statistics
 from isomorph.dialects.torch.to_onnx import to_onnx
 from isomorph.errors import IsomorphError
 from isomorph.passes.shapes import infer_node, known
 from isomorph.tensors import lazily
+
+D = ir.DataType
+TRUTH = {D.BOOL: D.INT32}
+WHOLE = {kind: D.FLOAT for kind in (D.BOOL, D.UINT8, D.INT8, D.INT16, D.INT32, D.INT64)}
+EXACT = dict.fromkeys(WHOLE, D.DOUBLE)
+# Operators of ONNX whose kernels know fewer types than aten's: the type -> the one that stands in
+WIDER: dict[str, dict[D, D]] = {
+    **dict.fromkeys(("TopK", "Max", "Min", "Clip", "ArgMax", "ArgMin", "CumSum", "Abs", "Mul", "Sub", "Mod"), TRUTH), "Where": {D.BOOL: D.UINT8},
+    **dict.fromkeys(("Conv", "ConvTranspose", "AveragePool"), WHOLE), **dict.fromkeys(("Gemm", "DepthToSpace"), EXACT),
+    "MaxPool": {kind: D.DOUBLE for kind in WHOLE if kind not in (D.UINT8, D.INT8)}, "Relu": {D.INT64: D.DOUBLE, D.BOOL: D.INT32},
+}
+WIDE_AT = {"Where": 1}                    # the first input that has the type of the data
 
 
 class TorchBuilder(Builder):
@@ -22,6 +36,21 @@ class TorchBuilder(Builder):
         super().__init__(node, "", context)
         self.made = context.current
 
+    def make(self, op_type: str, inputs: Iterable[Any], attributes: dict[str, Any], **more: Any) -> Any:
+        """As the engine does it; where no kernel of ONNX Runtime knows the element type, in one that holds all its values."""
+        given = list(inputs)
+        at = WIDE_AT.get(op_type, 0)
+        kind = given[at].dtype if len(given) > at and isinstance(given[at], ir.Value) else None
+        wide = WIDER.get(op_type, {}).get(kind)
+        if wide is None or more.get("dtype") is not None:
+            return super().make(op_type, given, attributes, **more)
+        plain = super().make
+
+        def cast(x: Any, old: Any, new: Any) -> Any:
+            return plain("Cast", [x], {"to": int(new)}) if isinstance(x, ir.Value) and x.dtype == old else x
+        made = plain(op_type, [cast(x, kind, wide) if place >= at else x for place, x in enumerate(given)], attributes, **more)
+        return tuple(cast(x, wide, kind) for x in made) if isinstance(made, tuple) else cast(made, wide, kind)
+
     def turned(self, weight: ir.Value) -> ir.Value:
         """A matrix with its axes exchanged: lazily where it is a constant, once for all who ask."""
         if weight.const_value is None or weight.producer() is not None or weight.is_graph_input():
@@ -29,6 +58,10 @@ class TorchBuilder(Builder):
         if "turned" not in weight.meta:
             weight.meta["turned"] = self.const(lazily((1, 0), weight.const_value), name=f"{weight.name}.T")
         return weight.meta["turned"]
+
+
+assert composed                                # importing them has filled the table
+assert statistics
 
 
 class Lowering(Rewrite):

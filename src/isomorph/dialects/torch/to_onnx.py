@@ -5,6 +5,7 @@ The schemas: aten/src/ATen/native/native_functions.yaml. Numbers of dtypes in pr
 """
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -147,6 +148,8 @@ def shape_of(op: Any, x: Any) -> Any:
 
 for _name, _target in UNARY.items():
     def _unary(op, x, *, _target=_target, _keep=_name in KEEP_INTEGERS):
+        if not is_float(x) and (_target in ("Floor", "Ceil") or (x.dtype == BOOL and _target == "Sign")):
+            return x
         return op.make(_target, [x if _keep and x.dtype != BOOL else floating(op, x)], {})
     to_onnx(_name)(_unary)
 
@@ -164,7 +167,7 @@ def rsqrt(op, x):
 
 @to_onnx("square")
 def square(op, x):
-    return op.Mul(x, x)
+    return mul(op, x, x)
 
 
 @to_onnx("round")
@@ -176,6 +179,8 @@ def round_(op, x, decimals=0):
 
 @to_onnx("trunc", "fix")
 def trunc(op, x):
+    if not is_float(x):
+        return x
     return op.Mul(op.Sign(x), op.Floor(op.Abs(x)))
 
 
@@ -221,9 +226,10 @@ def gelu(op, x, approximate="none", **more):
 
 @to_onnx("softplus")
 def softplus(op, x, beta=1, threshold=20):
-    if beta == 1:
-        return op.Softplus(x)
-    return op.Div(op.Softplus(op.Mul(x, float(beta))), float(beta))
+    """Above the threshold PyTorch takes the number itself; at the usual one float32 cannot tell them apart."""
+    scaled_x = x if beta == 1 else op.Mul(x, float(beta))
+    soft = op.Softplus(scaled_x) if beta == 1 else op.Div(op.Softplus(scaled_x), float(beta))
+    return soft if threshold >= 20 else op.Where(op.Greater(scaled_x, float(threshold)), x, soft)
 
 
 @to_onnx("log_sigmoid")
@@ -291,7 +297,7 @@ def hardtanh(op, x, min_val=-1, max_val=1):
 
 @to_onnx("logical_not", "bitwise_not", "__not__")
 def logical_not(op, x):
-    return op.BitwiseNot(x) if x.dtype in INTEGERS else op.Not(cast(op, x, BOOL))
+    return op.BitwiseNot(x) if x.dtype in INTEGERS and op.node.op_type == "bitwise_not" else op.Not(cast(op, x, BOOL))
 
 
 @to_onnx("pow")
@@ -687,8 +693,17 @@ def split(op, x, size, dim=0):
 
 @to_onnx("tensor_split")
 def tensor_split(op, x, count, dim=0):
+    """Into a number of parts, or between places, which may be a constant tensor."""
     axis = axis_of(op, x, dim)
     total = length(op, x, axis)
+    if isinstance(count, ir.Value):
+        array = constant(count)
+        if array is None:
+            op.reject("places that are known only at run time")
+        count = array.tolist()
+    if isinstance(count, list):
+        bounds = [0, *(slice(place).indices(total)[1] for place in count), total]
+        return [slice_(op, x, axis, low, max(high, low)) for low, high in itertools.pairwise(bounds)]
     return sections(op, x, [total // count + (place < total % count) for place in range(count)], axis)
 
 
@@ -726,6 +741,8 @@ def narrow(op, x, dim, start, length):
 
 @to_onnx("index_select")
 def index_select(op, x, dim, index):
+    if not rank(op, x):
+        return op.Identity(x)
     return op.Gather(x, index, axis=axis_of(op, x, dim))
 
 
@@ -842,7 +859,7 @@ def _reduce(target: str, average: bool = False) -> Callable[..., Any]:
         x = cast(op, x, dtype_of(dtype)) if isinstance(dtype, int) else x
         if (x.dtype == BOOL and target not in ("ReduceMax", "ReduceMin")) or (x.dtype in INTEGERS and target in ("ReduceSum", "ReduceProd") and dtype is None):
             x = cast(op, x, INT64)
-        axes = None if dim is None or dim == [] else op.const(axes_of(op, x, dim))
+        axes = None if dim is None or dim == [] or not rank(op, x) else op.const(axes_of(op, x, dim))
         return op.make(target, [floating(op, x) if average else x, axes], {"keepdims": int(keepdim)})
     return rule
 
@@ -1118,7 +1135,9 @@ def instance_norm(op, x, weight, bias, mean, variance, use_input_stats, momentum
 
 @to_onnx("native_layer_norm")
 def native_layer_norm(op, x, normalized_shape, weight, bias, eps):
-    return [layer_norm(op, x, normalized_shape, weight, bias, eps), None, None]
+    """With the mean and the reciprocal of the deviation."""
+    scale = op.const(np.ones(normalized_shape, x.dtype.numpy())) if weight is None else weight
+    return list(op.LayerNormalization(x, scale, bias, axis=-len(normalized_shape), epsilon=float(eps), _outputs=3))
 
 
 @to_onnx("_native_batch_norm_legit_no_training")
@@ -1152,6 +1171,7 @@ def softmax(op, x, dim, dtype=None, **more):
 
 @to_onnx("log_softmax", "_log_softmax")
 def log_softmax(op, x, dim, dtype=None, **more):
+    x = cast(op, x, dtype_of(dtype)) if isinstance(dtype, int) and not isinstance(dtype, bool) else x
     return op.LogSoftmax(x, axis=axis_of(op, x, dim))
 
 
