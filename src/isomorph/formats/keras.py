@@ -1,12 +1,21 @@
 """Keras 3 .keras: a zip of metadata.json, config.json and the weights."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+import os
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from isomorph.errors import Damaged, Missing
 from isomorph.formats import Format, Match
 from isomorph.progress import SILENT, Progress
-from isomorph.wire import json_head
+from isomorph.report import Report
+from isomorph.wire import files, json_head
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
@@ -54,10 +63,10 @@ def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model:
     Raises `Damaged` where its parts contradict each other, `Unsafe` where it exceeds a limit, `Missing` where it has no weights of a kind that is read.
     """
     from isomorph.dialects.keras.config import parse
-    from isomorph.formats import _keras_files as files
+    from isomorph.formats import _keras_files as shared
     from isomorph.wire import hdf5_data
-    config = files.document(_member(artifact, "config.json"), f"{artifact.where}: config.json", artifact.limits)
-    metadata = {**files.document(_member(artifact, "metadata.json"), f"{artifact.where}: metadata.json", artifact.limits)}
+    config = shared.document(_member(artifact, "config.json"), f"{artifact.where}: config.json", artifact.limits)
+    metadata = {**shared.document(_member(artifact, "metadata.json"), f"{artifact.where}: metadata.json", artifact.limits)}
     root = parse(config, artifact.where)
     name = next((name for name in WEIGHTS[:1] if name in _names(artifact)), None)
     if name is None:
@@ -65,7 +74,7 @@ def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model:
     content = hdf5_data.read(_member(artifact, name), f"{artifact.where}: {name}", artifact.limits)
     metadata["training_config"] = config.get("compile_config")
     metadata["vocabularies"] = {member: bytes(_member(artifact, member)) for member in _names(artifact) if member.startswith("assets/")}
-    return files.model_of(root, files.modern_tensors(root, content), {key: value for key, value in metadata.items() if value}, [], artifact.where)
+    return shared.model_of(root, shared.modern_tensors(root, content), {key: value for key, value in metadata.items() if value}, [], artifact.where)
 
 
 def _names(artifact: Artifact) -> tuple[str, ...]:
@@ -83,7 +92,40 @@ def _member(artifact: Artifact, name: str) -> memoryview:
     return artifact.archive.read(name)
 
 
+# Writing
+
+def write(model: Model, path: str | os.PathLike, *, force: bool = False, progress: Progress = SILENT) -> Report:
+    """Writes a functional model that Keras 3 loads on any backend. Variables pass through one at a time.
+
+    Raises `Usage` where the file exists and `force` is not set.
+    """
+    from isomorph.formats import _keras_writer as writer
+    written = writer.Written(model)
+    name = re.sub(r"\W+", "_", model.graph.name or "") or "model"
+    document = json.dumps({"keras_version": writer.WRITTEN_AS, "date_saved": "1980-01-01@00:00:00"})
+    with files.replacing(Path(path), force=force) as out, zipfile.ZipFile(out, "w") as archive:
+        for member, text in (("metadata.json", document), ("config.json", json.dumps(writer.config_3(written, name)))):
+            archive.writestr(zipfile.ZipInfo(member), text)
+        with tempfile.TemporaryFile() as weights:
+            _write_weights(weights, writer.places_3(written))
+            weights.seek(0)
+            with archive.open(zipfile.ZipInfo(WEIGHTS[0]), "w", force_zip64=True) as member_file:
+                shutil.copyfileobj(weights, member_file, 1 << 20)
+    return Report(str(path), list(model.findings), {"format": "keras", "path": str(path)})
+
+
+def _write_weights(file: BinaryIO, places: Iterable[tuple[str, Any]]) -> None:
+    import h5py
+    with h5py.File(file, "w") as store:
+        for place, tensor in places:
+            array = tensor.numpy()
+            if array.dtype.name == "bfloat16":
+                store.create_dataset(place, data=array.view("V2")).attrs["dtype"] = "bfloat16"
+            else:
+                store.create_dataset(place, data=array)
+
+
 FORMAT = Format(
     name="keras", title="Keras 3", extensions=(".keras",), holds="graph",
-    spec="https://github.com/keras-team/keras/blob/master/keras/src/saving/saving_lib.py", identify=identify, read=read, dialect="keras",
+    spec="https://github.com/keras-team/keras/blob/master/keras/src/saving/saving_lib.py", identify=identify, read=read, write=write, dialect="keras",
 )

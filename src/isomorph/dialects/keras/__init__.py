@@ -1,9 +1,6 @@
 """Keras: layers, operations and raw functions as nodes; rules to ONNX and back."""
 from __future__ import annotations
 
-from typing import Any
-
-from isomorph.errors import Unsupported
 from isomorph.model import Model
 
 
@@ -13,6 +10,7 @@ def to_hub(model: Model) -> Model:
     return to_hub(model)
 
 
-def from_hub(model: Model, **options: Any) -> Model:
-    """Raises `Unsupported`: layers are not written yet."""
-    raise Unsupported("graphs are not written in Keras' layers", hint="write ONNX or TensorFlow Lite")
+def from_hub(model: Model) -> Model:
+    """The same computation in layers and operations of Keras. Raises `Unsupported` with every operator that has none."""
+    from isomorph.dialects.keras.from_onnx.pipeline import from_hub
+    return from_hub(model)

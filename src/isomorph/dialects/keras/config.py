@@ -96,12 +96,19 @@ def _kind(data: dict[str, Any]) -> str:
     module, registered = str(data.get("module") or ""), str(data.get("registered_name") or "")
     if data["class_name"] in ("TFOpLambda", "SlicingOpLambda"):
         return "tf"
-    if OPERATIONS.match(module):
+    if OPERATIONS.match(module) or (not module and _is_operation(data)):
         return "ops"
     package = registered.partition(">")[0] if ">" in registered else ""
     if package not in ("", "keras", "Keras") or (module and not LAYERS.match(module)) or ">" in data["class_name"] or (not module and registered):
         return "custom"
     return "keras"
+
+
+def _is_operation(data: dict[str, Any]) -> bool:
+    """In an .h5 file of Keras 3 operations have no module; unlike layers they have no type and cannot be trained."""
+    nodes = data.get("inbound_nodes")
+    modern = isinstance(nodes, list) and bool(nodes) and isinstance(nodes[0], dict)
+    return modern and isinstance(data["config"], dict) and not {"dtype", "trainable", "layers"} & data["config"].keys()
 
 
 def plain(value: Any, depth: int = 0) -> Any:

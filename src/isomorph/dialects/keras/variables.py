@@ -28,7 +28,7 @@ OWN = {
     **dict.fromkeys(("CuDNNLSTM", "CuDNNGRU"), "kernel recurrent_kernel bias"),
     "Normalization": "~mean?!mean ~variance?!mean ~count?!mean", "Attention": "scale?use_scale concat_score_weight?is_concat",
     "AdditiveAttention": "scale?use_scale",
-    "SpectralNormalization": "~vector_u",
+    "SpectralNormalization": "~vector_u", "LayerScale": "gamma",
 }
 CELLS = {"LSTM": "LSTMCell", "GRU": "GRUCell", "SimpleRNN": "SimpleRNNCell", "ConvLSTM1D": "ConvLSTMCell", "ConvLSTM2D": "ConvLSTMCell",
          "ConvLSTM3D": "ConvLSTMCell"}

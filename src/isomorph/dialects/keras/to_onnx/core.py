@@ -314,6 +314,18 @@ def highway(op: Op, x: Value, *, activation: Any = "linear", bias: bool = True, 
     return op.Add(op.Mul(op.activation(y, activation), open_), op.Mul(op.Sub(op.scalar(1, x), open_), x))
 
 
+@layer("LayerScale")
+def layer_scale(op: Op, x: Value, **settings: Any) -> Value:
+    """Of keras.applications."""
+    return op.Mul(x, op.need("gamma"))
+
+
+@layer("CustomScaleLayer")
+def custom_scale(op: Op, xs: Any, *, scale: float) -> Value:
+    """Of keras.applications."""
+    return op.Add(xs[0], op.Mul(xs[1], op.scalar(scale, xs[1])))
+
+
 # ---- wrappers
 
 @layer("TimeDistributed")

@@ -1,0 +1,1 @@
+"""ONNX to Keras: layers where the graph has them, operations of `keras.ops` for the rest."""

@@ -1,0 +1,102 @@
+"""ONNX -> the forms of ONNX that Keras' layers have, over the shared ones."""
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from isomorph.dialects._forms.windows import padded, resolve_pads
+from isomorph.dialects._forms.windows import conv_transpose as shared_conv_transpose
+from isomorph.dialects._lower import Mapping, constant
+from isomorph.passes.decompose import decompose
+
+legalize, settle = Mapping(), Mapping()
+FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
+
+
+def stored(*values: ir.Value | None) -> bool:
+    return all(value is None or constant(value) is not None for value in values)
+
+
+def _unless(name: str, kernel_has) -> None:
+    """An operator whose layer covers part of what ONNX allows; the rest is decomposed."""
+    rule = decompose.rules["", name].function
+
+    def choose(op, *inputs, **attributes):
+        return NotImplemented if kernel_has(op, *inputs, **attributes) else rule(op, *inputs, **attributes)
+
+    legalize(name)(choose)
+
+
+def _whole_norm(op, x, scale, bias=None, *, axis=-1, epsilon=1e-5, stash_type=1):
+    used = any(value.uses() or value.is_graph_output() for value in op.outputs[1:])
+    rank, sizes = op.of(x)
+    axis %= rank
+    fits = axis > 0 and list(op.of(scale)[1]) == sizes[axis:] and (bias is None or list(op.of(bias)[1]) == sizes[axis:])
+    return stored(scale, bias) and not used and fits and x.dtype == ir.DataType.FLOAT
+
+
+_unless("LayerNormalization", _whole_norm)
+_unless("Max", lambda op, *xs: len(xs) == 2)
+_unless("Min", lambda op, *xs: len(xs) == 2)
+_unless("BatchNormalization", lambda op, x, scale, bias, mean, variance, training_mode=0, **rest: not training_mode and stored(scale, bias, mean, variance)
+        and x.dtype == ir.DataType.FLOAT and op.of(x)[0] >= 2)
+_unless("DepthToSpace", lambda op, x, blocksize, mode="DCR": mode == "DCR")
+_unless("PRelu", lambda op, x, slope: stored(slope) and x.dtype == ir.DataType.FLOAT and op.of(x)[0] >= 2 and op.of(slope)[0] <= op.of(x)[0]
+        and (op.of(slope)[0] < op.of(x)[0] or op.of(slope)[1][0] == 1))
+
+
+@legalize("Conv")
+def conv(op, x, w, b=None, *, kernel_shape=None, auto_pad="NOTSET", pads=None, strides=None, dilations=None, group=1):
+    """The layers know `valid` and `same`; other paddings are zeros before. Steps and dilations do not go together."""
+    rank, (_, channels, *sizes) = op.of(x)
+    n = rank - 2
+    if n > 3:
+        op.reject(f"a convolution over {n} axes")
+    kernel = list(op.static(w)[2:])
+    strides, dilations = list(strides or [1] * n), list(dilations or [1] * n)
+    if any(step != 1 for step in strides) and any(step != 1 for step in dilations):
+        array = constant(w)
+        if array is None:
+            op.reject("dilated weights must be constant")
+        wide = np.zeros((*array.shape[:2], *((k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True))), array.dtype)
+        wide[(slice(None), slice(None), *(slice(None, None, d) for d in dilations))] = array
+        return op.Conv(x, op.const(wide), b, auto_pad=auto_pad, pads=pads, strides=strides, group=group)
+    keyword, explicit = resolve_pads(op, sizes, kernel, strides, dilations, pads, auto_pad)
+    if not any(explicit) and auto_pad == keyword and pads is None:
+        return NotImplemented
+    return op.Conv(padded(op, x, explicit), w, b, auto_pad=keyword, strides=strides, dilations=dilations, group=group)
+
+
+@legalize("ConvTranspose")
+def conv_transpose(op, x, w, b=None, **window):
+    return shared_conv_transpose(op, x, w, b, **window)
+
+
+@legalize("MatMul")
+def matmul(op, a, b):
+    """A product with a stored matrix is a layer."""
+    if op.of(b)[0] == 2 and op.of(a)[0] >= 2 and stored(b) and not stored(a) and a.dtype in FLOATS:
+        return op.Linear(a, b, _dtype=a.dtype, _shape=[*op.of(a)[1][:-1], op.of(b)[1][1]])
+    return NotImplemented
+
+
+@legalize("Gemm")
+def gemm(op, a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):
+    a = op.Transpose(a, perm=[1, 0]) if transA else a
+    b = op.Transpose(b, perm=[1, 0]) if transB else b
+    y = op.MatMul(a, b)
+    y = y if alpha == 1.0 else op.Mul(y, op.const(alpha, like=a.dtype))
+    if c is None or beta == 0:
+        return y
+    return op.Add(y, c if beta == 1.0 else op.Mul(c, op.const(beta, like=a.dtype)))
+
+
+@settle("Add")
+def biased(op, a, b):
+    """A stored vector added to a layer without one is its bias."""
+    for x, bias in ((a, b), (b, a)):
+        node = x.producer()
+        if node is not None and node.op_type == "Linear" and len(node.inputs) == 2 and len(x.uses()) == 1 and not x.is_graph_output() and stored(bias) and (
+                op.of(bias)[0] == 1 and op.of(bias)[1] == [op.of(node.inputs[1])[1][1]]):
+            return op.Linear(*node.inputs, bias, _dtype=x.dtype, _shape=op.of(x)[1])
+    return NotImplemented

@@ -1,0 +1,78 @@
+"""The order of the passes that bring a hub graph into Keras' layers and operations."""
+from __future__ import annotations
+
+from onnx_ir.passes.common import RemoveInitializersFromInputsPass
+
+from isomorph.dialects._forms.common import common
+from isomorph.dialects._forms.resizing import resizing
+from isomorph.dialects._forms.rounds import to_kernel
+from isomorph.dialects._forms.windows import windows
+from isomorph.dialects._lower import Mapping, rewrite
+from isomorph.dialects.keras.from_onnx import layers, operators  # noqa: F401    their rules stand in the same table
+from isomorph.dialects.keras.from_onnx.legalize import legalize, settle
+from isomorph.dialects.keras.from_onnx.writing import LayerRewrite, from_onnx
+from isomorph.errors import Unsupported
+from isomorph.model import Model
+from isomorph.passes import functions, fuse, layout, shapes, types
+from isomorph.passes.decompose import decompose
+from isomorph.passes.fold import fold
+from isomorph.passes.recurrent import recurrent
+from isomorph.passes.resample import resample
+from isomorph.passes.tidy import sweep, tidy
+from isomorph.report import Finding, Severity
+
+WANTS_LAST = {"Conv", "TransposedConv", "MaxPool", "AveragePool", "ResizeSpatial", "DepthToSpace", "SpaceToDepth"}
+NOT_OURS = {"MatMul", "RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike", "TopK"}     # forms of other targets
+
+
+def simplify() -> Mapping:
+    """Decompositions, then the forms that several targets share, then Keras' own."""
+    table = Mapping().update(decompose).update(resample).update(recurrent)
+    shared = Mapping().update(common).update(resizing).update(windows)
+    for key in [key for key in shared.rules if key[1] in NOT_OURS]:
+        del shared.rules[key]
+    for key in from_onnx.rules:
+        table.rules.pop(key, None)
+    return table.update(shared).update(legalize)
+
+
+def from_hub(model: Model) -> Model:
+    """The model in Keras' layers and operations. Raises `Unsupported` with every operator that has no form there."""
+    whole = model.ir.clone()
+    findings: list[Finding] = list(model.findings)
+    for value in whole.graph.inputs:
+        if value.is_initializer():
+            findings.append(Finding("input.fixed", Severity.MEDIUM, value.name or "", f"{value.name} has a default value; it becomes a constant and is no input any more"))
+    RemoveInitializersFromInputsPass()(whole)
+    functions.inline(whole)
+    graph = whole.graph
+    inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
+    if not inputs:
+        raise Unsupported("a model of Keras has at least one input", blockers=[("graph", "", "it has no input")])
+    fold(graph)
+    fuse.apply(graph, fuse.fuse)
+    reasons = to_kernel(graph, simplify(), from_onnx)
+    sweep(graph)
+    types.legalize(graph, lambda node: None, findings)
+    fold(graph)
+    tidy(graph)
+    for each in (graph, *graph.subgraphs()):
+        layout.wrap(each, lambda node: node.domain == "" and node.op_type in WANTS_LAST or (node.op_type == "BatchNormalization" and node.inputs[0].shape is not None
+                                                                                           and node.inputs[0].shape.rank() > 2))
+    layout.clean(graph)
+    tidy(graph)
+    rewrite(graph, settle, keep=lambda node: True, infer=shapes.infer_node)
+    done = LayerRewrite(graph, from_onnx, "keras").run()
+    sweep(graph)
+    blockers = [(operator, where, reasons.get(where, why)) for operator, where, why in done.blockers]
+    constants = [value.name for value in graph.outputs if value.producer() is None and not value.is_graph_input()]
+    blockers += [("graph", name or "", "this output does not depend on any input") for name in constants]
+    if blockers:
+        raise Unsupported(f"{len(blockers)} operators have no form in Keras: {', '.join(sorted({name for name, _, _ in blockers}))}", blockers=blockers,
+                          hint="run `isomorph plan` for each of them and where it stands")
+    whole.opset_imports.clear()
+    whole.opset_imports["keras"] = 1
+    metadata = {**model.metadata, "inputs": inputs, "outputs": outputs}
+    return Model(whole, "keras", [], metadata, [*findings, *done.findings])
+
+

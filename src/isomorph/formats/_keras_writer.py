@@ -1,0 +1,263 @@
+"""Graphs of layers as configurations of Keras 3 and of Keras 2, and their variables in either layout.
+
+Keras 3 finds variables by the place of a layer among those of its class, and orders layers itself when it loads a model: by their distance from the
+outputs, then by the order in which a walk from the outputs meets them. The same order is made here.
+"""
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from isomorph.errors import Unsupported
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from isomorph.dialects.keras.config import Layer
+    from isomorph.model import Model
+
+WRITTEN_AS, LEGACY = "3.0.0", "2.15.0"
+LARGEST_CONSTANT = 1 << 16                     # elements of a constant that stands in the configuration
+MODULES = {
+    "nn": ("Relu", "Relu6", "Sigmoid", "Softplus", "Softsign", "Silu", "LeakyRelu", "Elu", "Selu", "Gelu", "Celu", "Softmax", "LogSoftmax", "MaxPool", "AveragePool",
+           "Conv", "DepthwiseConv", "ConvTranspose", "OneHot", "DepthToSpace", "SpaceToDepth", "Threshold"),
+    "core": ("Cast", "ScatterUpdate", "Scatter", "Slice", "SliceUpdate", "Unstack"),
+    "math": ("Erf", "Rsqrt", "TopK", "Logsumexp"), "linalg": ("Det", "Norm"), "image": ("Resize",),
+}
+MODULE_OF = {name: f"keras.src.ops.{module}" for module, names in MODULES.items() for name in names} | {"Mish": "keras.src.activations.activations"}
+
+
+@dataclass
+class Step:
+    """A node of the graph as it is written: its name in the file, the layer, and the call."""
+
+    node: ir.Node
+    name: str
+    layer: Layer
+    call: dict[str, Any]
+    variables: dict[str, ir.Value]
+
+    @property
+    def tensors(self) -> list[ir.Value]:
+        return [value for value in self.node.inputs[:len(self.node.inputs) - len(self.variables)] if value is not None]
+
+
+class Written:
+    """A model as steps in Keras' order, with names that a layer may have."""
+
+    def __init__(self, model: Model):
+        from isomorph.dialects.keras.config import Layer
+        self.graph, self.metadata = model.graph, model.metadata
+        self.used: set[str] = set()
+        self.inputs = {value: self.unique(value.name or "input") for value in self.graph.inputs}
+        outputs = {value: self.unique(value.name or "output") for value in self.graph.outputs if value not in self.inputs}
+        self.steps: dict[ir.Node, Step] = {}
+        for node in self.graph:
+            own = next((outputs[value] for value in node.outputs if value in outputs), None) if len(node.outputs) == 1 else None
+            data = json.loads(node.attributes["layer"].value)
+            names = json.loads(node.attributes["variables"].value)
+            start = len(node.inputs) - len(names)
+            variables = {name: node.inputs[start + place] for place, name in enumerate(names)}
+            name = own or self.unique(node.name or data["class_name"])
+            layer = Layer(data["class_name"], name, {"name": name, **data["config"]}, data["kind"])
+            self.steps[node] = Step(node, name, layer, json.loads(node.attributes["call"].value), variables)
+        self.order = self.arranged()
+        self.check()
+
+    def unique(self, name: str) -> str:
+        """A name without slashes, once."""
+        plain = re.sub(r"[^A-Za-z0-9_.\-]+", "_", name).strip("_.") or "layer"
+        candidate, count = plain, 0
+        while candidate in self.used:
+            count += 1
+            candidate = f"{plain}_{count}"
+        self.used.add(candidate)
+        return candidate
+
+    def check(self) -> None:
+        """Every node hangs on an input, and constants are small enough for a configuration."""
+        blockers = [(step.node.op_type, step.name, "a constant as large as this has no place in a layer of this class") for step in self.steps.values()
+                    for value in step.tensors if value.const_value is not None and value.const_value.size > LARGEST_CONSTANT]
+        if blockers:
+            raise Unsupported(f"{len(blockers)} operations of Keras would hold large constants", blockers=blockers)
+
+    def arranged(self) -> list[Any]:
+        """Inputs and nodes in the order of `keras.src.ops.function.map_graph`."""
+        seen: dict[Any, int] = {}
+        finished: list[Any] = []
+        for output in self.graph.outputs:
+            self._walk(output, seen, finished)
+        depths: dict[Any, int] = {}
+        for item in reversed(finished):
+            depths.setdefault(item, 0)
+            for parent in self._parents(item):
+                depths[parent] = max(depths.get(parent, 0), depths[item] + 1)
+        for value in self.inputs:
+            if value not in depths:
+                depths[value], seen[value] = 0, -1
+        return sorted(depths, key=lambda item: (-depths[item], seen[item]))
+
+    def _walk(self, value: ir.Value, seen: dict[Any, int], finished: list[Any]) -> None:
+        done = set(map(id, finished))
+        start = self._item(value)
+        stack: list[tuple[Any, Iterator[Any]]] = []
+
+        def enter(item: Any) -> None:
+            if item not in seen:
+                seen[item] = len(seen)
+            stack.append((item, iter(self._parents(item))))
+
+        if start is not None and id(start) not in done:
+            enter(start)
+        entered = {id(start)}
+        while stack:
+            item, parents = stack[-1]
+            following = next((parent for parent in parents if id(parent) not in done and id(parent) not in entered), None)
+            if following is not None:
+                entered.add(id(following))
+                enter(following)
+                continue
+            stack.pop()
+            done.add(id(item))
+            finished.append(item)
+
+    def _item(self, value: ir.Value) -> Any:
+        return value if value in self.inputs else value.producer()
+
+    def _parents(self, item: Any) -> list[Any]:
+        if item in self.inputs:
+            return []
+        found = [self._item(value) for value in self.steps[item].tensors if value.const_value is None or value in self.inputs]
+        return [parent for parent in found if parent is not None]
+
+    def reference(self, value: ir.Value) -> list[Any]:
+        if value in self.inputs:
+            return [self.inputs[value], 0, 0]
+        node = value.producer()
+        return [self.steps[node].name, 0, value.index()]
+
+    def layers(self) -> list[tuple[str, Layer, Step | None]]:
+        """(name, layer, step) in Keras' order; inputs have no step."""
+        from isomorph.dialects.keras.config import Layer
+        return [(self.inputs[item], Layer("InputLayer", self.inputs[item], {}), None) if item in self.inputs else
+                (self.steps[item].name, self.steps[item].layer, self.steps[item]) for item in self.order]
+
+    @property
+    def only_layers(self) -> bool:
+        """Whether Keras 2 has everything in it: layers, called with tensors."""
+        return all(step.layer.kind == "keras" and not any(value.const_value is not None for value in step.tensors) for step in self.steps.values())
+
+
+# ---- Keras 3
+
+def config_3(written: Written, name: str) -> dict[str, Any]:
+    """The configuration of a functional model of Keras 3."""
+    entries = [_input_3(written, item) if item in written.inputs else _entry_3(written, written.steps[item]) for item in written.order]
+    outputs = [written.reference(value) for value in written.graph.outputs]
+    config = {"name": name, "trainable": True, "layers": entries, "input_layers": [[each, 0, 0] for each in written.inputs.values()], "output_layers": outputs}
+    return {"module": "keras.src.models.functional", "class_name": "Functional", "config": config, "registered_name": "Functional", "build_config": {"input_shape": None}}
+
+
+def shape_of(value: ir.Value) -> list[int | None]:
+    return [dim if isinstance(dim, int) else None for dim in value.shape or ()]
+
+
+def dtype_of(value: ir.Value) -> str:
+    from isomorph.dialects.keras.from_onnx.writing import type_name
+    return type_name(value.dtype) if value.dtype is not None else "float32"
+
+
+def _input_3(written: Written, value: ir.Value) -> dict[str, Any]:
+    name = written.inputs[value]
+    config = {"batch_shape": shape_of(value), "dtype": dtype_of(value), "sparse": False, "ragged": False, "name": name}
+    return {"module": "keras.layers", "class_name": "InputLayer", "config": config, "registered_name": None, "name": name, "inbound_nodes": []}
+
+
+def _entry_3(written: Written, step: Step) -> dict[str, Any]:
+    arguments = {"args": _filled(written, step, step.call["args"]), "kwargs": _filled(written, step, step.call["kwargs"])}
+    kind = step.layer.class_name
+    config = {key: _arguments_of_slices(value) for key, value in step.layer.config.items()}
+    if step.layer.kind == "ops":
+        return {"module": MODULE_OF.get(kind, "keras.src.ops.numpy"), "class_name": kind, "config": config, "registered_name": kind, "name": step.name,
+                "inbound_nodes": [arguments]}
+    if isinstance(config.get("dtype"), str):
+        config["dtype"] = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": config["dtype"]}, "registered_name": None}
+    return {"module": "keras.layers", "class_name": kind, "config": config, "registered_name": None, "name": step.name, "inbound_nodes": [arguments]}
+
+
+def _arguments_of_slices(value: Any) -> Any:
+    if isinstance(value, dict) and "slice" in value:
+        start, stop, each = value["slice"]
+        return {"class_name": "__slice__", "config": {"start": start, "stop": stop, "step": each}}
+    if isinstance(value, dict) and "ellipsis" in value:
+        return {"class_name": "__ellipsis__", "config": {}}
+    if isinstance(value, dict):
+        return {key: _arguments_of_slices(item) for key, item in value.items()}
+    return [_arguments_of_slices(item) for item in value] if isinstance(value, list) else value
+
+
+def _filled(written: Written, step: Step, structure: Any) -> Any:
+    """Arguments with tensors as references and constants as arrays."""
+    if isinstance(structure, dict) and "slot" in structure:
+        value = step.node.inputs[structure["slot"]]
+        if value.const_value is not None and value not in written.inputs:
+            array = value.const_value.numpy()
+            return {"class_name": "__numpy__", "config": {"value": _plain(array), "dtype": array.dtype.name}}
+        return {"class_name": "__keras_tensor__", "config": {"shape": shape_of(value), "dtype": dtype_of(value), "keras_history": written.reference(value)}}
+    if isinstance(structure, dict) and not ("slice" in structure or "ellipsis" in structure):
+        return {key: _filled(written, step, item) for key, item in structure.items()}
+    return [_filled(written, step, item) for item in structure] if isinstance(structure, list) else _arguments_of_slices(structure)
+
+
+def _plain(array: Any) -> Any:
+    return array.astype("float32").tolist() if array.dtype.name == "bfloat16" else array.tolist()
+
+
+def places_3(written: Written) -> Iterator[tuple[str, Any]]:
+    """(path of the dataset, tensor) of every variable."""
+    from isomorph.dialects.keras.variables import modern, numbered, tree
+    listed = [(layer, step) for _, layer, step in written.layers() if layer.kind == "keras"]
+    names = [name for name, _ in numbered([layer for layer, _ in listed])]
+    for name, (layer, step) in zip(names, listed, strict=True):
+        if step is not None:
+            for variable, place in modern(tree(layer), f"layers/{name}"):
+                yield place, step.variables[variable].const_value
+
+
+# ---- Keras 2, whose layers are all that it knows
+
+OLD_SETTINGS = {"LeakyReLU": {"negative_slope": "alpha"}}
+
+
+def config_2(written: Written, name: str) -> dict[str, Any]:
+    """The configuration of a functional model as Keras 2, Keras 3 and TensorFlow.js read it."""
+    entries = []
+    for item in written.order:
+        if item in written.inputs:
+            own = written.inputs[item]
+            config = {"batch_input_shape": shape_of(item), "dtype": dtype_of(item), "sparse": False, "name": own}
+            entries.append({"class_name": "InputLayer", "config": config, "name": own, "inbound_nodes": []})
+            continue
+        step = written.steps[item]
+        renamed = OLD_SETTINGS.get(step.layer.class_name, {})
+        config = {renamed.get(key, key): value for key, value in step.layer.config.items()} | {"trainable": True}
+        entries.append({"class_name": step.layer.class_name, "config": config, "name": step.name, "inbound_nodes": [_node_2(written, step)]})
+    outputs = [written.reference(value) for value in written.graph.outputs]
+    config = {"name": name, "trainable": True, "layers": entries, "input_layers": [[each, 0, 0] for each in written.inputs.values()], "output_layers": outputs}
+    return {"class_name": "Functional", "config": config}
+
+
+def _node_2(written: Written, step: Step) -> list[Any]:
+    """All tensors of a call, one behind the other: initial states are more inputs."""
+    return [[*written.reference(value), {}] for value in step.tensors]
+
+
+def rows_2(written: Written) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """(layer, [(name of the variable, tensor)]) in the order of the layers; variables that are trained come first."""
+    from isomorph.dialects.keras.variables import in_row, tree
+    for name, layer, step in written.layers():
+        row = [(f"{name}/{variable}", step.variables[variable].const_value) for variable in in_row(tree(layer))] if step is not None else []
+        yield name, row
