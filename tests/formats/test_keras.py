@@ -150,3 +150,59 @@ def test_a_list_that_names_what_is_not_there(tmp_path):
         del file["model_weights/d/d/kernel:0"]
     with pytest.raises(Damaged, match="kernel"):
         keras_h5.read(Artifact.open(path))
+
+
+# ---- writing
+
+def network(tmp_path: Path):
+    """A picture network with weights, as ONNX."""
+    import onnx as reference
+    from onnx import TensorProto, helper, numpy_helper
+    rng = np.random.default_rng(5)
+    weights = {"w": rng.standard_normal((4, 3, 3, 3)), "b": rng.standard_normal(4), "m": rng.standard_normal((4, 2)), "c": rng.standard_normal(2)}
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["conv"], name="stem/conv", pads=[1, 1, 1, 1], strides=[2, 2]), helper.make_node("Relu", ["conv"],
+        ["relu"]),
+             helper.make_node("GlobalAveragePool", ["relu"], ["pool"]), helper.make_node("Flatten", ["pool"], ["flat"]),
+             helper.make_node("Gemm", ["flat", "m", "c"], ["y"], name="head")]
+    shape = ["batch", 3, 8, 8]
+    graph = helper.make_graph(nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])],
+                              [numpy_helper.from_array(array.astype(np.float32), name) for name, array in weights.items()])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    reference.save(proto, tmp_path / "net.onnx")
+    return onnx.read(Artifact.open(tmp_path / "net.onnx"))
+
+
+@pytest.mark.parametrize(("kind", "name"), [("keras", "net.keras"), ("keras_h5", "net.h5"), ("tfjs_layers", "web/model.json")])
+def test_written_layers_compute_the_same(tmp_path, kind, name):
+    from isomorph.dialects import from_hub
+    from isomorph.formats import _table
+    source = network(tmp_path)
+    x = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    layers = from_hub(source, "keras")
+    assert {"Conv2D", "Dense", "ReLU", "GlobalAveragePooling2D"} <= operators(layers).keys()
+    _table.get(kind).write(layers, tmp_path / name)
+    again = _table.get(kind).read(Artifact.open(tmp_path / name))
+    np.testing.assert_allclose(run(again, tmp_path, x)[0], session.run(None, {"x": x})[0], atol=1e-5)
+
+
+def test_names_of_layers_have_no_slashes(tmp_path):
+    from isomorph.dialects import from_hub
+    keras.write(from_hub(network(tmp_path), "keras"), tmp_path / "net.keras")
+    model = keras.read(Artifact.open(tmp_path / "net.keras"))
+    names = [node.name for node in model.graph]
+    assert any(name.startswith("stem_conv") for name in names)
+    assert not any("/" in name for name in names)
+    assert model.graph.outputs[0].name == "y"
+
+
+def test_operations_are_said_to_be_for_keras_3_only(tmp_path):
+    from isomorph.dialects import from_hub
+    path = files.keras(tmp_path / "m.keras", files.sequential(files.dense("d", 2), {
+        "module": "keras.layers", "class_name": "UnitNormalization", "config": {"name": "u", "axis": [-1]}, "registered_name": None}), files.modern_weights(
+            {"layers/dense/vars/0": KERNEL, "layers/dense/vars/1": BIAS}))
+    layers = from_hub(to_hub(keras.read(Artifact.open(path))), "keras")
+    assert [finding.code for finding in keras_h5.write(layers, tmp_path / "m.h5").findings] == ["keras.operations"]
+    with pytest.raises(Unsupported, match=r"TensorFlow\.js"):
+        tfjs_layers.write(layers, tmp_path / "model.json")

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 WRITTEN_AS, LEGACY = "3.0.0", "2.15.0"
 LARGEST_CONSTANT = 1 << 16                     # elements of a constant that stands in the configuration
 MODULES = {
-    "nn": ("Relu", "Relu6", "Sigmoid", "Softplus", "Softsign", "Silu", "LeakyRelu", "Elu", "Selu", "Gelu", "Celu", "Softmax", "LogSoftmax", "MaxPool", "AveragePool",
+    "nn": ("Relu", "Relu6", "Sigmoid", "Softplus", "Softsign", "Silu", "LeakyRelu", "Elu", "Selu", "Gelu", "Celu", "Softmax", "LogSoftmax", "MaxPool",
+        "AveragePool",
            "Conv", "DepthwiseConv", "ConvTranspose", "OneHot", "DepthToSpace", "SpaceToDepth", "Threshold"),
     "core": ("Cast", "ScatterUpdate", "Scatter", "Slice", "SliceUpdate", "Unstack"),
     "math": ("Erf", "Rsqrt", "TopK", "Logsumexp"), "linalg": ("Det", "Norm"), "image": ("Resize",),
@@ -48,8 +49,10 @@ class Step:
 class Written:
     """A model as steps in Keras' order, with names that a layer may have."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Model, generation: int = 3):
+        """`generation` says what `hard_sigmoid` means to the reader."""
         from isomorph.dialects.keras.config import Layer
+        self.generation = generation
         self.graph, self.metadata = model.graph, model.metadata
         self.used: set[str] = set()
         self.inputs = {value: self.unique(value.name or "input") for value in self.graph.inputs}
@@ -60,12 +63,16 @@ class Written:
             data = json.loads(node.attributes["layer"].value)
             names = json.loads(node.attributes["variables"].value)
             start = len(node.inputs) - len(names)
-            variables = {name: node.inputs[start + place] for place, name in enumerate(names)}
+            variables: dict[str, Any] = {name: node.inputs[start + place] for place, name in enumerate(names)}
             name = own or self.unique(node.name or data["class_name"])
-            layer = Layer(data["class_name"], name, {"name": name, **data["config"]}, data["kind"])
+            layer = Layer(data["class_name"], name, {"name": name, **self.settings(data["config"])}, data["kind"])
             self.steps[node] = Step(node, name, layer, json.loads(node.attributes["call"].value), variables)
         self.order = self.arranged()
         self.check()
+
+    def settings(self, config: dict[str, Any]) -> dict[str, Any]:
+        """A configuration with the activations of this generation."""
+        return {key: "hard_sigmoid" if value == f"hard_sigmoid_{self.generation}" else value for key, value in config.items()}
 
     def unique(self, name: str) -> str:
         """A name without slashes, once."""
@@ -81,8 +88,11 @@ class Written:
         """Every node hangs on an input, and constants are small enough for a configuration."""
         blockers = [(step.node.op_type, step.name, "a constant as large as this has no place in a layer of this class") for step in self.steps.values()
                     for value in step.tensors if value.const_value is not None and value.const_value.size > LARGEST_CONSTANT]
+        blockers += [(step.node.op_type, step.name, f"its hard_sigmoid is that of another generation than Keras {self.generation}")
+            for step in self.steps.values()
+                     if any(isinstance(value, str) and value.startswith("hard_sigmoid_") for value in step.layer.config.values())]
         if blockers:
-            raise Unsupported(f"{len(blockers)} operations of Keras would hold large constants", blockers=blockers)
+            raise Unsupported(f"{len(blockers)} parts of the model cannot be written for Keras {self.generation}: {blockers[0][2]}", blockers=blockers)
 
     def arranged(self) -> list[Any]:
         """Inputs and nodes in the order of `keras.src.ops.function.map_graph`."""
@@ -136,7 +146,7 @@ class Written:
     def reference(self, value: ir.Value) -> list[Any]:
         if value in self.inputs:
             return [self.inputs[value], 0, 0]
-        node = value.producer()
+        node: Any = value.producer()
         return [self.steps[node].name, 0, value.index()]
 
     def layers(self) -> list[tuple[str, Layer, Step | None]]:
@@ -158,7 +168,8 @@ def config_3(written: Written, name: str) -> dict[str, Any]:
     entries = [_input_3(written, item) if item in written.inputs else _entry_3(written, written.steps[item]) for item in written.order]
     outputs = [written.reference(value) for value in written.graph.outputs]
     config = {"name": name, "trainable": True, "layers": entries, "input_layers": [[each, 0, 0] for each in written.inputs.values()], "output_layers": outputs}
-    return {"module": "keras.src.models.functional", "class_name": "Functional", "config": config, "registered_name": "Functional", "build_config": {"input_shape": None}}
+    return {"module": "keras.src.models.functional", "class_name": "Functional", "config": config, "registered_name": "Functional",
+            "build_config": {"input_shape": None}}
 
 
 def shape_of(value: ir.Value) -> list[int | None]:
@@ -202,7 +213,7 @@ def _arguments_of_slices(value: Any) -> Any:
 def _filled(written: Written, step: Step, structure: Any) -> Any:
     """Arguments with tensors as references and constants as arrays."""
     if isinstance(structure, dict) and "slot" in structure:
-        value = step.node.inputs[structure["slot"]]
+        value: Any = step.node.inputs[structure["slot"]]
         if value.const_value is not None and value not in written.inputs:
             array = value.const_value.numpy()
             return {"class_name": "__numpy__", "config": {"value": _plain(array), "dtype": array.dtype.name}}
@@ -234,7 +245,7 @@ OLD_SETTINGS = {"LeakyReLU": {"negative_slope": "alpha"}}
 
 def config_2(written: Written, name: str) -> dict[str, Any]:
     """The configuration of a functional model as Keras 2, Keras 3 and TensorFlow.js read it."""
-    entries = []
+    entries: list[dict[str, Any]] = []
     for item in written.order:
         if item in written.inputs:
             own = written.inputs[item]

@@ -1,13 +1,16 @@
 """TensorFlow.js LayersModel: a Keras topology in model.json, weights in shards."""
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isomorph.errors import Damaged
+from isomorph.errors import Damaged, Unsupported
 from isomorph.formats import Format, Match, _tfjs
 from isomorph.progress import SILENT, Progress
-from isomorph.report import Finding, Severity
+from isomorph.report import Finding, Report, Severity
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
@@ -59,7 +62,7 @@ def _matched(root: Layer, weights: dict[str, Any]) -> tuple[dict[str, Any], list
             name = next((name for name in own if name.rpartition("/")[2].removesuffix(":0") == last and _side(variable, name)), None)
             if name is not None:
                 own.remove(name)
-                found[f"{path}/{variable}"] = tensor(left.pop(name), f"{path}/{variable}")
+                found[f"{path}/{variable}"] = _tfjs.tensor(left.pop(name))
     findings = [Finding("keras.variables", Severity.MEDIUM, name, "no layer of the topology has this weight") for name in left]
     return found, findings
 
@@ -87,23 +90,46 @@ def _inner_names(layer: Layer) -> Iterator[str]:
         yield from _inner_names(inner)
 
 
-def tensor(weight: Any, name: str) -> Any:
-    """A lazy tensor over a weight; what is stored in fewer bits is widened when it is asked for."""
-    import numpy as np
+# Writing
 
-    from isomorph.tensors import ComputedTensor, SliceTensor, number_of
-    kind, stored = np.dtype(weight.dtype), np.dtype(weight.stored)
-    if kind == stored:
-        return SliceTensor(name, number_of(kind), weight.shape, weight.data())
+# Classes that tfjs-layers 4.22 has, of those that are written.
+KNOWN = frozenset((
+    "InputLayer", "Dense", "Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose", "Conv3DTranspose", "DepthwiseConv2D", "MaxPooling1D", "MaxPooling2D",
+    "MaxPooling3D",
+    "AveragePooling1D", "AveragePooling2D", "AveragePooling3D", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
+    "BatchNormalization", "LayerNormalization", "Embedding", "LSTM", "GRU", "SimpleRNN", "ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax", "Activation", "Add",
+    "Multiply", "Maximum", "Minimum", "Concatenate", "Permute", "Reshape", "Flatten", "ZeroPadding2D", "UpSampling2D", "Resizing",
+))
 
-    def widened() -> np.ndarray:
-        array = np.frombuffer(weight.data(), stored).reshape(weight.shape)
-        return (array.astype(np.float32) if stored == np.float16 else array * np.float32(weight.scale) + np.float32(weight.minimum)).astype(kind)
 
-    return ComputedTensor(name, number_of(kind), weight.shape, widened, ())
+def write(model: Model, path: str | Path, *, dtype: str | None = None, force: bool = False, progress: Progress = SILENT) -> Report:
+    """Writes model.json and the shards beside it, with a configuration as Keras 2 has it, which TensorFlow.js asks for. `dtype`: fp16, uint8 or uint16.
+
+    Raises `Unsupported` with everything that TensorFlow.js has no layer for, `Usage` where the file exists and `force` is not set.
+    """
+    from isomorph.formats import _keras_writer as writer
+    from isomorph.wire import files, tfjs_weights
+    written = writer.Written(model, generation=2)
+    blockers = [(f"{step.node.domain}::{step.layer.class_name}", step.name, "TensorFlow.js has no such layer") for step in written.steps.values()
+                if step.layer.kind != "keras" or step.layer.class_name not in KNOWN]
+    blockers += [(f"keras::{step.layer.class_name}", step.name, "its gates are applied after the product, which TensorFlow.js does not do")
+                 for step in written.steps.values() if step.layer.class_name == "GRU" and step.layer.config.get("reset_after")]
+    if blockers:
+        raise Unsupported(f"{len(blockers)} parts of the model are no layers of TensorFlow.js", blockers=blockers, hint="write a GraphModel: --to tfjs_graph")
+    weights, findings = _tfjs.stored([(name, tensor) for _, row in writer.rows_2(written) for name, tensor in row], dtype)
+    manifest, names, size = tfjs_weights.manifest_of(weights)
+    config = writer.config_2(written, re.sub(r"\W+", "_", model.graph.name or "") or "model")
+    document = {"format": "layers-model", "generatedBy": "isomorph", "convertedBy": None,
+                "modelTopology": {"keras_version": writer.LEGACY, "backend": "tensorflow", "model_config": config}, "weightsManifest": manifest}
+    file = Path(path) if Path(path).suffix == ".json" else Path(path) / "model.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing_all([*(file.parent / name for name in names), file], force=force) as outputs:
+        tfjs_weights.write(weights, outputs[:-1], size)
+        outputs[-1].write(json.dumps(document).encode())
+    return Report(str(file), [*model.findings, *findings], {"format": "tfjs_layers", "path": str(file)})
 
 
 FORMAT = Format(
     name="tfjs_layers", title="TensorFlow.js LayersModel", extensions=("model.json",), holds="graph",
-    spec="https://github.com/tensorflow/tfjs/blob/master/tfjs-core/src/io/types.ts", identify=identify, read=read, dialect="keras",
+    spec="https://github.com/tensorflow/tfjs/blob/master/tfjs-core/src/io/types.ts", identify=identify, read=read, write=write, dialect="keras",
 )

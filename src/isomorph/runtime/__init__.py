@@ -66,7 +66,7 @@ RUNTIMES: tuple[Runtime, ...] = (
     Runtime("torch", "PyTorch", ("torchscript", "torch_export"), "torch", "pip install torch", "isomorph.runtime.torch",
             told=("torchscript",)),
     Runtime("tensorflow", "TensorFlow", ("saved_model", "graphdef"), "tensorflow", "pip install tensorflow-cpu", "isomorph.runtime.tensorflow"),
-    Runtime("tfjs", "TensorFlow.js", ("tfjs_graph",), "@tensorflow/tfjs", "npm install @tensorflow/tfjs", "isomorph.runtime.tfjs"),
+    Runtime("tfjs", "TensorFlow.js", ("tfjs_graph", "tfjs_layers"), "@tensorflow/tfjs", "npm install @tensorflow/tfjs", "isomorph.runtime.tfjs"),
 )
 
 

@@ -18,7 +18,7 @@ PADDING = {"VALID": "valid", "SAME_UPPER": "same"}
 @from_onnx("Linear")
 def linear(op, x, w, b=None):
     """x @ w + b over the last axis."""
-    inputs, units = op.static(w)
+    units = op.static(w)[1]
     return op.layer("Dense", x, _variables={"kernel": w, "bias": b}, units=units, activation="linear", use_bias=b is not None)
 
 
@@ -27,7 +27,7 @@ def conv(op, x, w, b=None, *, auto_pad="VALID", strides=(1,), dilations=None, gr
     """[out, in, ...] -> [..., in, out]; one group for each channel is a depthwise layer. A computed kernel goes to an operation."""
     count = len(strides)
     dilations = list(dilations or [1] * count)
-    settings = {"strides": list(strides), "padding": PADDING[auto_pad], "data_format": "channels_last"}
+    settings: dict[str, Any] = {"strides": list(strides), "padding": PADDING[auto_pad], "data_format": "channels_last"}
     settings["dilation_rate"] = dilations if any(step != 1 for step in dilations) else 1
     perm = (*range(2, count + 2), 1, 0)
     if not (op.is_stored(w) and (b is None or op.is_stored(b))):
@@ -41,9 +41,11 @@ def conv(op, x, w, b=None, *, auto_pad="VALID", strides=(1,), dilations=None, gr
         dims = (*window, group, out // group)
         kernel = op.computed(lambda a: np.moveaxis(a.reshape(group, out // group, *window), (0, 1), (-2, -1)), w, dims)
         settings["dilation_rate"] = dilations
-        return op.layer(f"DepthwiseConv{count}D", x, _variables={"kernel": kernel, "bias": b}, kernel_size=window, depth_multiplier=out // group, **settings, **activation)
+        return op.layer(f"DepthwiseConv{count}D", x, _variables={"kernel": kernel, "bias": b}, kernel_size=window, depth_multiplier=out // group, **settings,
+                        **activation)
     settings["dilation_rate"] = dilations
-    return op.layer(f"Conv{count}D", x, _variables={"kernel": op.turned(w, perm), "bias": b}, filters=out, kernel_size=window, groups=group, **settings, **activation)
+    return op.layer(f"Conv{count}D", x, _variables={"kernel": op.turned(w, perm), "bias": b}, filters=out, kernel_size=window, groups=group, **settings,
+                    **activation)
 
 
 @from_onnx("last::TransposedConv")
@@ -60,7 +62,8 @@ def conv_transpose(op, x, w, b=None, shape=None, *, auto_pad="VALID", strides=(1
         y = op.ops("ConvTranspose", x, kernel, **settings)
         return y if b is None else op.ops("Add", y, b)
     variables = {"kernel": op.turned(w, perm), "bias": b}
-    return op.layer(f"Conv{count}DTranspose", x, _variables=variables, filters=op.static(w)[1], kernel_size=window, activation="linear", use_bias=b is not None, **settings)
+    return op.layer(f"Conv{count}DTranspose", x, _variables=variables, filters=op.static(w)[1], kernel_size=window, activation="linear",
+                    use_bias=b is not None, **settings)
 
 
 @from_onnx("last::MaxPool", "last::AveragePool")
@@ -126,44 +129,78 @@ def prelu(op, x, slope):
 
 GATES = {"LSTM": (0, 2, 3, 1), "GRU": (0, 1, 2), "RNN": (0,)}              # ONNX's gates in Keras' order
 KINDS = {"LSTM": "LSTM", "GRU": "GRU", "RNN": "SimpleRNN"}
+HARD = {2: 0.2, 3: 1 / 6}                  # the slope of hard_sigmoid in each generation of Keras
 ACTIVATIONS = {"Sigmoid": "sigmoid", "Tanh": "tanh", "Relu": "relu", "Softsign": "softsign", "Softplus": "softplus"}
 
 
-@from_onnx("LSTM", "GRU", "RNN")
-def recurrent(op, x, w, r, b=None, lengths=None, *states, hidden_size, direction="forward", activations=None, linear_before_reset=0, layout=0, clip=None,
-              input_forget=0, **rest):
-    """One layer for each direction, which goes backwards where ONNX does; sequences lie time first in ONNX."""
-    kind = op.node.op_type
-    states, peepholes = ([*states, None, None, None][:2], states[2] if len(states) > 2 else None) if kind == "LSTM" else ([*states, None][:1], None)
-    count = 2 if direction == "bidirectional" else 1
-    names = [ACTIVATIONS.get(name) for name in activations] if activations else (["sigmoid", "tanh", "tanh"] if kind == "LSTM" else ["sigmoid", "tanh"] if kind == "GRU"
-                                                                                    else ["tanh"]) * count
+def settings_of(op: Op, kind: str, count: int, hidden_size: int, activations: Any, after: bool, rest: dict[str, Any]) -> list[dict[str, Any]]:
+    """The settings of the layer for each direction."""
+    defaults = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"], "RNN": ["tanh"]}[kind] * count
+    names = [ACTIVATIONS.get(name) or hard(name, rest) for name in activations] if activations else defaults
     per = len(names) // count
-    if lengths is not None or peepholes is not None or clip or input_forget or layout or None in names or rest.get("activation_alpha") or (
-            kind == "LSTM" and names[1] != names[2]):
-        op.reject("sequence lengths, peepholes, clipping and other activations")
-    if not all(op.is_stored(value) for value in (w, r, b) if value is not None):
-        op.reject("its weights must be constants")
-    time, batch, _ = op.of(x)[1]
-    rows = op.ops("Transpose", x, axes=[1, 0, 2], _dtype=x.dtype, _shape=[batch, time, op.of(x)[1][2]])
-    outputs, lasts = [], []
+    if None in names or (kind == "LSTM" and names[1] != names[2]) or rest.get("clip") or rest.get("input_forget") or rest.get("layout"):
+        op.reject("clipping, coupled gates, and other activations")
+    found = []
     for place in range(count):
-        backwards = direction == "reverse" or place == 1
         own = names[place * per:(place + 1) * per]
-        given = [op.ops("GetItem", state, [place], _dtype=x.dtype, _shape=[batch, hidden_size]) for state in states if state is not None]
-        settings = {"units": hidden_size, "activation": own[-1], "return_sequences": True, "return_state": True, "go_backwards": backwards, "use_bias": b is not None}
+        settings: dict[str, Any] = {"units": hidden_size, "activation": own[-1]}
         settings |= {"recurrent_activation": own[0]} if kind != "RNN" else {}
-        settings |= {"reset_after": bool(linear_before_reset)} if kind == "GRU" else {}
-        variables = _variables(op, kind, place, hidden_size, w, r, b, bool(linear_before_reset))
-        ys, *last = op.layer(KINDS[kind], rows, *([given] if given else []), _variables=variables, _outputs=3 if kind == "LSTM" else 2, **settings)
+        found.append(settings | ({"reset_after": after} if kind == "GRU" else {}))
+    return found
+
+
+def states_of(op: Op, kind: str, lengths: Value | None, states: tuple[Value | None, ...], *weights: Value | None) -> list[Value]:
+    """First states that are given, [directions, batch, units] each."""
+    if lengths is not None or (len(states) > 2 and states[2] is not None):
+        op.reject("sequence lengths and peepholes")
+    if not all(op.is_stored(value) for value in weights if value is not None):
+        op.reject("its weights must be constants")
+    return [state for state in states[:2 if kind == "LSTM" else 1] if state is not None]
+
+
+@from_onnx("LSTM", "GRU", "RNN")
+def recurrent(op, x, w, r, b=None, lengths=None, *states, hidden_size, direction="forward", activations=None, linear_before_reset=0, **rest):
+    """One layer for each direction, which goes backwards where ONNX does; sequences lie time first in ONNX."""
+    kind, count, after = op.node.op_type, 2 if direction == "bidirectional" else 1, bool(linear_before_reset)
+    given = states_of(op, kind, lengths, states, w, r, b)
+    time, batch, width = op.of(x)[1]
+    rows = op.ops("Transpose", x, axes=[1, 0, 2], _dtype=x.dtype, _shape=[batch, time, width])
+    outputs, lasts = [], []
+    for place, settings in enumerate(settings_of(op, kind, count, hidden_size, activations, after, rest)):
+        backwards = direction == "reverse" or place == 1
+        first = [op.ops("GetItem", state, [place], _dtype=x.dtype, _shape=[batch, hidden_size]) for state in given]
+        ys, *last = op.layer(KINDS[kind], rows, *([first] if first else []), _variables=_variables(op, kind, place, hidden_size, w, r, b, after),
+                             _outputs=3 if kind == "LSTM" else 2, return_sequences=True, return_state=True, go_backwards=backwards, use_bias=b is not None,
+                             **settings)
         ys.shape = ir.Shape([batch, time, hidden_size])
         ys = op.ops("Flip", ys, axis=1, _dtype=x.dtype, _shape=[batch, time, hidden_size]) if backwards else ys
         outputs.append(op.ops("Transpose", ys, axes=[1, 0, 2], _dtype=x.dtype, _shape=[time, batch, hidden_size]))
         lasts.append(last)
-    stacked = [op.ops("Stack", outputs, axis=1, _dtype=x.dtype)]
-    for parts in zip(*lasts, strict=True):
-        stacked.append(op.ops("Stack", list(parts), axis=0, _dtype=x.dtype))
-    return stacked
+    return [op.ops("Stack", outputs, axis=1, _dtype=x.dtype), *(op.ops("Stack", list(parts), axis=0, _dtype=x.dtype) for parts in zip(*lasts, strict=True))]
+
+
+@from_onnx("BatchRecurrent")
+def batch_recurrent(op, x, w, r, b=None, lengths=None, *states, kind, sequences, hidden_size, direction="forward", activations=None, linear_before_reset=0,
+                    **rest):
+    """The form that `legalize` makes of a recurrent operator between two transposes: a layer as it stands in most models."""
+    after, backwards = bool(linear_before_reset), direction == "reverse"
+    given = states_of(op, kind, lengths, states, w, r, b)
+    first = [op.ops("GetItem", state, [0], _dtype=x.dtype, _shape=[op.of(x)[1][0], hidden_size]) for state in given]
+    settings = settings_of(op, kind, 1, hidden_size, activations, after, rest)[0]
+    y = op.layer(KINDS[kind], x, *([first] if first else []), _variables=_variables(op, kind, 0, hidden_size, w, r, b, after), return_sequences=bool(sequences),
+                 go_backwards=backwards, use_bias=b is not None, **settings)
+    if not (backwards and sequences):
+        return y
+    y.shape = op.outputs[0].shape
+    return op.ops("Flip", y, axis=1)
+
+
+def hard(name: str, rest: dict[str, Any]) -> str | None:
+    """`hard_sigmoid` of the generation that has this slope; where there are several slopes they are the same."""
+    slopes, offsets = set(rest.get("activation_alpha") or ()), set(rest.get("activation_beta") or ())
+    if name != "HardSigmoid" or len(slopes) != 1 or len(offsets) != 1 or abs(min(offsets) - 0.5) > 1e-6:
+        return None
+    return next((f"hard_sigmoid_{generation}" for generation, slope in HARD.items() if abs(min(slopes) - slope) < 1e-6), None)
 
 
 def _variables(op: Op, kind: str, place: int, units: int, w: Value, r: Value, b: Value | None, after: bool) -> dict[str, Value | None]:

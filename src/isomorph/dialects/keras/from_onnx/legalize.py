@@ -4,8 +4,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from isomorph.dialects._forms.windows import padded, resolve_pads
 from isomorph.dialects._forms.windows import conv_transpose as shared_conv_transpose
+from isomorph.dialects._forms.windows import padded, resolve_pads
 from isomorph.dialects._lower import Mapping, constant
 from isomorph.passes.decompose import decompose
 
@@ -48,7 +48,7 @@ _unless("PRelu", lambda op, x, slope: stored(slope) and x.dtype == ir.DataType.F
 @legalize("Conv")
 def conv(op, x, w, b=None, *, kernel_shape=None, auto_pad="NOTSET", pads=None, strides=None, dilations=None, group=1):
     """The layers know `valid` and `same`; other paddings are zeros before. Steps and dilations do not go together."""
-    rank, (_, channels, *sizes) = op.of(x)
+    rank, (_, _, *sizes) = op.of(x)
     n = rank - 2
     if n > 3:
         op.reject(f"a convolution over {n} axes")
@@ -100,3 +100,53 @@ def biased(op, a, b):
                 op.of(bias)[0] == 1 and op.of(bias)[1] == [op.of(node.inputs[1])[1][1]]):
             return op.Linear(*node.inputs, bias, _dtype=x.dtype, _shape=op.of(x)[1])
     return NotImplemented
+
+
+# ---- recurrent operators with the batch first, as their users have it
+
+RECURRENT = ("LSTM", "GRU", "RNN")
+BATCH_FIRST = (1, 0, 2)
+
+
+def _batch_first(value: ir.Value | None) -> ir.Value | None:
+    """What a transpose to time first was made of."""
+    node = value.producer() if value is not None else None
+    swaps = node is not None and node.op_type == "Transpose" and node.domain == "" and tuple(node.attributes["perm"].value) == BATCH_FIRST
+    return node.inputs[0] if swaps else None
+
+
+def _one_way(value: ir.Value, place: int, axis: int) -> ir.Node | None:
+    """The recurrent node behind a squeezed result, where only this result of it is used, it goes one way, and its input was turned to time first."""
+    squeeze = value.producer()
+    if squeeze is None or squeeze.op_type != "Squeeze" or len(squeeze.inputs) < 2 or constant(squeeze.inputs[1]) is None or constant(
+            squeeze.inputs[1]).tolist() != [axis]:
+        return None
+    node = squeeze.inputs[0].producer()
+    if node is None or node.op_type not in RECURRENT or squeeze.inputs[0].index() != place or node.attributes.get_string("direction",
+        "forward") == "bidirectional":
+        return None
+    others = [other for other in node.outputs if other is not squeeze.inputs[0] and (other.uses() or other.is_graph_output())]
+    alone = len(squeeze.inputs[0].uses()) == 1 and not squeeze.inputs[0].is_graph_output()
+    return node if alone and not others and _batch_first(node.inputs[0]) is not None else None
+
+
+def _made(op, node: ir.Node, sequences: bool, shape):
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()} | {"sequences": int(sequences), "kind": node.op_type}
+    inputs = [_batch_first(node.inputs[0]), *node.inputs[1:]]
+    return op.make("BatchRecurrent", inputs, attributes, dtype=node.inputs[0].dtype, shape=shape)
+
+
+@settle("Transpose")
+def sequence(op, x, *, perm=None):
+    """All outputs, batch first again."""
+    node = _one_way(x, 0, 1) if perm is not None and tuple(perm) == BATCH_FIRST else None
+    if node is None or len(x.uses()) != 1 or x.is_graph_output():
+        return NotImplemented
+    return _made(op, node, True, op.outputs[0].shape)
+
+
+@settle("Squeeze")
+def last_state(op, x, axes=None):
+    """The last output."""
+    node = _one_way(op.outputs[0], 1, 0)
+    return NotImplemented if node is None else _made(op, node, False, op.outputs[0].shape)

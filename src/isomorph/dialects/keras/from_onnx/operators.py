@@ -187,7 +187,8 @@ def shape(op, x, *, start=0, end=None):
 
 def count(op: Op, x: Value, axis: int) -> Value:
     rank = op.of(x)[0]
-    line = op.ops("GetItem", x, [0 if place != axis else {"slice": [None, None, None]} for place in range(rank)], _dtype=x.dtype, _shape=[None]) if rank > 1 else x
+    line = op.ops("GetItem", x, [0 if place != axis else {"slice": [None, None, None]} for place in range(rank)], _dtype=x.dtype,
+        _shape=[None]) if rank > 1 else x
     ones = op.ops("OnesLike", line, dtype="int64", _dtype=T.INT64, _shape=[None])
     return op.ops("Sum", ones, axis=None, keepdims=False, _dtype=T.INT64, _shape=[])
 
@@ -199,7 +200,7 @@ def size_of(op, x):
 
 @from_onnx("Expand")
 def expand(op, x, shape):
-    rank, out = op.of(op.outputs[0])
+    out = op.of(op.outputs[0])[1]
     if all(isinstance(size, int) for size in out):
         return op.ops("BroadcastTo", x, shape=list(out))
     known = constant(shape)
@@ -283,8 +284,14 @@ def gather(op, x, indices, *, axis=0):
     rank = op.of(x)[0]
     if op.is_stored(x) and rank == 2 and axis % rank == 0 and x.dtype in REAL and not op.is_stored(indices):
         rows, width = op.static(x)
-        return op.layer("Embedding", inside(op, indices, rows), _variables={"embeddings": x}, input_dim=rows, output_dim=width, mask_zero=False, _dtype=x.dtype)
+        return op.layer("Embedding", before_cast(indices), _variables={"embeddings": x}, input_dim=rows, output_dim=width, mask_zero=False, _dtype=x.dtype)
     return op.ops("Take", x, inside(op, indices, op.of(x)[1][axis]), axis=axis % rank, _dtype=x.dtype)
+
+
+def before_cast(indices: Value) -> Value:
+    """Floats that were made whole: the layer does that itself. Rows are not counted from behind in an embedding."""
+    node = indices.producer()
+    return node.inputs[0] if node is not None and node.op_type == "Cast" and node.inputs[0].dtype == T.FLOAT else indices
 
 
 def inside(op: Op, indices: Value, size: Any) -> Value:
@@ -436,7 +443,8 @@ def one_hot(op, indices, depth: Int, values, *, axis=-1):
         op.reject("the two values must be constants")
     dtype = values.dtype
     wide = op.cast(indices, T.INT64)
-    wrapped = op.ops("Where", op.ops("Less", wide, op.const(np.asarray(0)), _dtype=T.BOOL), op.ops("Add", wide, op.const(np.asarray(depth))), wide, _dtype=T.INT64)
+    wrapped = op.ops("Where", op.ops("Less", wide, op.const(np.asarray(0)), _dtype=T.BOOL), op.ops("Add", wide, op.const(np.asarray(depth))), wide,
+        _dtype=T.INT64)
     name = type_name(dtype) if dtype != T.BOOL else "float32"
     y = op.ops("OneHot", wrapped, num_classes=depth, axis=axis, dtype=name, _dtype=dtype)
     if pair.tolist() == [0, 1]:

@@ -10,7 +10,9 @@ from isomorph.dialects._forms.windows import windows
 from isomorph.dialects._lower import Mapping, rewrite
 from isomorph.dialects.keras.from_onnx import layers, operators  # noqa: F401    their rules stand in the same table
 from isomorph.dialects.keras.from_onnx.legalize import legalize, settle
+from isomorph.dialects.keras.from_onnx.preferred import as_layers
 from isomorph.dialects.keras.from_onnx.writing import LayerRewrite, from_onnx
+from isomorph.dialects.tf.from_onnx.kernels import kernel_types
 from isomorph.errors import Unsupported
 from isomorph.model import Model
 from isomorph.passes import functions, fuse, layout, shapes, types
@@ -42,7 +44,8 @@ def from_hub(model: Model) -> Model:
     findings: list[Finding] = list(model.findings)
     for value in whole.graph.inputs:
         if value.is_initializer():
-            findings.append(Finding("input.fixed", Severity.MEDIUM, value.name or "", f"{value.name} has a default value; it becomes a constant and is no input any more"))
+            findings.append(Finding("input.fixed", Severity.MEDIUM, value.name or "",
+                f"{value.name} has a default value; it becomes a constant and is no input any more"))
     RemoveInitializersFromInputsPass()(whole)
     functions.inline(whole)
     graph = whole.graph
@@ -53,16 +56,18 @@ def from_hub(model: Model) -> Model:
     fuse.apply(graph, fuse.fuse)
     reasons = to_kernel(graph, simplify(), from_onnx)
     sweep(graph)
-    types.legalize(graph, lambda node: None, findings)
+    types.legalize(graph, kernel_types, findings)
     fold(graph)
     tidy(graph)
     for each in (graph, *graph.subgraphs()):
-        layout.wrap(each, lambda node: node.domain == "" and node.op_type in WANTS_LAST or (node.op_type == "BatchNormalization" and node.inputs[0].shape is not None
+        layout.wrap(each, lambda node: (node.domain == "" and node.op_type in WANTS_LAST) or (node.op_type == "BatchNormalization"
+            and node.inputs[0].shape is not None
                                                                                            and node.inputs[0].shape.rank() > 2))
     layout.clean(graph)
     tidy(graph)
     rewrite(graph, settle, keep=lambda node: True, infer=shapes.infer_node)
-    done = LayerRewrite(graph, from_onnx, "keras").run()
+    LayerRewrite(graph, as_layers, "keras", keep=lambda node: True).run()
+    done = LayerRewrite(graph, from_onnx, "keras", keep=lambda node: node.domain.startswith("keras")).run()
     sweep(graph)
     blockers = [(operator, where, reasons.get(where, why)) for operator, where, why in done.blockers]
     constants = [value.name for value in graph.outputs if value.producer() is None and not value.is_graph_input()]

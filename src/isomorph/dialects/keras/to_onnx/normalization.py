@@ -29,7 +29,8 @@ def along(op: Op, x: Value, value: Value | None, axes: list[int]) -> Value | Non
 
 
 @layer("BatchNormalization")
-def batch_normalization(op: Op, x: Value, *, axis: Any = -1, epsilon: float = 1e-3, center: bool = True, scale: bool = True, mode: int = 0) -> Value:
+def batch_normalization(op: Op, x: Value, *, axis: Any = -1, epsilon: float = 1e-3, center: bool = True, scale: bool = True, mode: int = 0,
+                        momentum: float = 0.99) -> Value:
     """(x - mean) / sqrt(variance + epsilon) * gamma + beta, with what was learnt about mean and variance."""
     mean, variance = op.need("moving_mean"), op.need("moving_variance")
     axes = _axes(op, x, axis)
@@ -41,7 +42,7 @@ def batch_normalization(op: Op, x: Value, *, axis: Any = -1, epsilon: float = 1e
         ones = [op.const(np.full(size, fill, np.float32)) for fill in (1, 0)]
         last = axes[0] == rank - 1 and rank > 2
         y = op.first(x, "channels_last") if last else x
-        y = op.BatchNormalization(y, gamma or ones[0], beta or ones[1], mean, variance, epsilon=float(epsilon))
+        y = op.BatchNormalization(y, gamma or ones[0], beta or ones[1], mean, variance, epsilon=float(epsilon), momentum=float(momentum))
         return op.last(y, "channels_last") if last else y
     spread = [along(op, x, value, axes) for value in (mean, variance, gamma, beta)]
     return _scaled(op, op.Div(op.Sub(x, spread[0]), op.Sqrt(op.Add(spread[1], op.scalar(epsilon, x)))), spread[2], spread[3])

@@ -1,0 +1,64 @@
+"""What isomorph writes for Keras, loaded by Keras 3 and Keras 2 themselves: the same results, and the same loss while it is trained on."""
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import environments
+import pytest
+from test_keras_read import made
+
+from isomorph.artifact import Artifact
+from isomorph.dialects import from_hub, to_hub
+from isomorph.formats import _table, keras
+from isomorph.model import operators
+
+# Models of several layers, and what they are written with.
+LAYERS = {"sequential": {"Conv2D", "MaxPooling2D", "BatchNormalization", "Dense", "ReLU", "Flatten", "Softmax"}, "nested-batch-norm": {"Conv2D",
+    "BatchNormalization", "Dense"},
+          "residual": {"Conv2D", "ReLU", "Add"}, "shared": {"Dense", "Concatenate"}, "two-outputs": {"Dense"}, "dynamic-size": {"Conv2D",
+          "GlobalAveragePooling2D"}}
+OPERATIONS = {"Bidirectional-LSTM-concat-True": {"LSTM"}, "MultiHeadAttention-False-True": {"Dense", "Softmax"}, "encoder-decoder": {"LSTM"},
+              "ops-einsum": {"keras.ops::Einsum"}, "reduce-sum-1": {"keras.ops::Sum"}, "ops-slice": {"keras.ops::GetItem"}, "picture-transpose": set()}
+TRAINED = ("sequential", "residual")
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> tuple[Path, dict[str, dict]]:
+    folder = tmp_path_factory.mktemp("keras")
+    cases = made("keras", folder, ",".join([*LAYERS, *OPERATIONS]))
+    return folder, {case["name"]: case for case in cases}
+
+
+def judged(library: str, lines: list[dict]) -> list[dict]:
+    python = environments.python("tensorflow")
+    command = [str(python), str(Path(__file__).with_name("keras_judge.py")), library]
+    done = subprocess.run(command, input="\n".join(map(json.dumps, lines)), capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+def written(source: Path, target: Path, kind: str):
+    model = from_hub(to_hub(keras.read(Artifact.open(source))), "keras")
+    _table.get(kind).write(model, target)
+    return model
+
+
+@pytest.mark.parametrize(("library", "kind", "suffix"), [("keras", "keras", ".keras"), ("keras", "keras_h5", ".h5"), ("tf_keras", "keras_h5", ".h5")])
+def test_keras_loads_it(sources, tmp_path, library, kind, suffix):
+    folder, cases = sources
+    wanted = LAYERS if library == "tf_keras" else {name: kinds for name, kinds in (LAYERS | OPERATIONS).items() if name in cases}
+    lines = []
+    for name, kinds in wanted.items():
+        target = tmp_path / f"{name}{suffix}"
+        model = written(folder / cases[name]["file"], target, kind)
+        assert kinds <= operators(model).keys()
+        original = str(folder / cases[name]["file"]) if name in TRAINED and library == "keras" else None
+        lines.append({"file": str(target), "data": str(folder / f"{name}.npz"), "original": original})
+    answers = dict(zip(wanted, judged(library, lines), strict=True))
+    assert not {name: answer for name, answer in answers.items() if answer.get("differs", 1) > 1e-5}
+    for name in TRAINED if library == "keras" else ():
+        before, after = answers[name]["losses"]
+        assert before[-1] < before[0]
+        assert after == pytest.approx(before, rel=1e-3)
