@@ -19,6 +19,9 @@ CONFIGS = {
     "mistral": ("Mistral", {"sliding_window": None}), "qwen2": ("Qwen2", {}), "qwen3": ("Qwen3", {"head_dim": 24}), "smollm3": ("SmolLM3", {}),
     "phi3": ("Phi3", {"sliding_window": 6}), "gemma": ("Gemma", {"head_dim": 24}),
     "gemma2": ("Gemma2", {"head_dim": 16, "query_pre_attn_scalar": 16, "sliding_window": 6}),
+    "gemma3": ("Gemma3", {"head_dim": 24, "query_pre_attn_scalar": 32, "sliding_window": 4, "num_hidden_layers": 7}),
+    "olmo2": ("Olmo2", {}), "stablelm": ("StableLm", {"use_qkv_bias": True}), "starcoder2": ("Starcoder2", {"sliding_window": 6}), "phi2": ("Phi", {}),
+    "granite": ("Granite", {"embedding_multiplier": 3.0, "residual_multiplier": 0.3, "attention_multiplier": 0.2, "logits_scaling": 4.0}),
     "gpt2": ("GPT2", {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 64}),
 }
 
@@ -28,7 +31,7 @@ def make(folder: Path, family: str) -> None:
     name, more = CONFIGS[family]
     torch.manual_seed(7)
     known = {key: value for key, value in COMMON.items() if not (name == "GPT2" and key == "num_key_value_heads")}
-    config = getattr(transformers, f"{name}Config")(**known | more)
+    config = getattr(transformers, f"{name}TextConfig" if name == "Gemma3" else f"{name}Config")(**known | more)
     config._attn_implementation = "eager"
     model = getattr(transformers, f"{name}LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM")(config).eval()
     with torch.no_grad():

@@ -28,7 +28,8 @@ from isomorph.quant.tensor import QuantizedTensor
 from isomorph.tensors import array_tensor
 
 CHILD = Path(__file__).with_name("language_model_child.py")
-FAMILIES = ("llama", "llama_tied", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gpt2")
+FAMILIES = ("llama", "llama_tied", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3", "olmo2", "granite", "stablelm", "starcoder2",
+            "phi2", "gpt2")
 ROWS, COLUMNS = 24, 512
 
 
@@ -75,7 +76,7 @@ def test_logits_equal_transformers(family, made, tmp_path):
         assert np.abs(logits - expected["logits"])[kept].max() <= 1e-5 * np.abs(expected["logits"]).max()
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gpt2"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma2", "gemma3", "olmo2", "granite", "stablelm", "starcoder2", "phi2", "gpt2"])
 def test_transformers_loads_the_folder_that_a_file_becomes(family, made, tmp_path):
     isomorph.convert(made / family / "model.safetensors", tmp_path / "model.gguf", names="gguf")
     report = isomorph.convert(tmp_path / "model.gguf", tmp_path / "folder", to="hf")

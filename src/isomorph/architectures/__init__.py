@@ -147,16 +147,28 @@ def _metadata(family: Family, config: Mapping[str, Any]) -> Any:
 
 
 def _rotation(config: Mapping[str, Any], keys: Any, name: str) -> dict[str, Any]:
-    """The base of rotary positions, where transformers 5 keeps it, and their scaling as keys. Raises `Unsupported` for a scaling that GGUF keeps in tensors."""
+    """The base of rotary positions, where transformers 5 keeps it, and as keys their scaling, how much of a head they turn, and the base of windowed layers.
+    Raises `Unsupported` for a scaling that GGUF keeps in tensors."""
     parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(parameters, dict):
-        return {}
+    parameters = parameters if isinstance(parameters, dict) else {}
+    if isinstance(parameters.get("sliding_attention"), dict):
+        keys[f"{name}.rope.freq_base_swa"] = float(parameters["sliding_attention"].get("rope_theta", 10000.0))
+        parameters = parameters.get("full_attention") or {}
+    elif "rope_local_base_freq" in config:
+        keys[f"{name}.rope.freq_base_swa"] = float(config["rope_local_base_freq"])
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     if kind == "linear":
         keys[f"{name}.rope.scaling.type"] = "linear"
         keys[f"{name}.rope.scaling.factor"] = float(parameters.get("factor", 1.0))
     elif kind != "default":
         raise Unsupported(f"positions are scaled by {kind!r}, which has no place in the keys that are written")
+    part = parameters.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+    width, heads = config.get("hidden_size"), config.get("num_attention_heads")
+    if isinstance(part, float) and isinstance(width, int) and isinstance(heads, int) and heads:
+        keys[f"{name}.rope.dimension_count"] = int(part * (config.get("head_dim") or width // heads))
+    scalar, head = config.get("query_pre_attn_scalar"), config.get("head_dim")
+    if isinstance(scalar, (int, float)) and scalar > 0 and scalar != head:
+        keys[f"{name}.attention.scale"] = float(scalar) ** -0.5
     return {"rope_theta": parameters["rope_theta"]} if "rope_theta" in parameters else {}
 
 

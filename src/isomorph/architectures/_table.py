@@ -36,7 +36,8 @@ KEYS = (
     ("num_key_value_heads", "{arch}.attention.head_count_kv"), ("head_dim", "{arch}.attention.key_length"), ("rope_theta", "{arch}.rope.freq_base"),
     ("rms_norm_eps", "{arch}.attention.layer_norm_rms_epsilon"), ("layer_norm_eps", "{arch}.attention.layer_norm_epsilon"),
     ("sliding_window", "{arch}.attention.sliding_window"), ("attn_logit_softcapping", "{arch}.attn_logit_softcapping"),
-    ("final_logit_softcapping", "{arch}.final_logit_softcapping"),
+    ("final_logit_softcapping", "{arch}.final_logit_softcapping"), ("embedding_multiplier", "{arch}.embedding_scale"),
+    ("residual_multiplier", "{arch}.residual_scale"), ("attention_multiplier", "{arch}.attention.scale"), ("logits_scaling", "{arch}.logit_scale"),
 )
 
 
@@ -45,7 +46,8 @@ def _both(hf: str, gguf: str, change: str = "", *, bias: bool = True) -> tuple[R
     return tuple((f"{hf}.{part}", f"{gguf}.{part}", change) for part in (("weight", "bias") if bias else ("weight",)))
 
 
-def _llama_like(query: str = "", key: str = "", norm: str = "", *, fused: bool = False, tied: bool = False) -> tuple[Row, ...]:
+def _llama_like(query: str = "", key: str = "", norm: str = "", *, fused: bool = False, tied: bool = False, centred: bool = False) -> tuple[Row, ...]:
+    """`centred`: norms that have a bias."""
     layer, block = "model.layers.{}.", "blk.{}."
     attention = (_both(layer + "self_attn.qkv_proj", block + "attn_qkv") if fused else
                  _both(layer + "self_attn.q_proj", block + "attn_q", query) + _both(layer + "self_attn.k_proj", block + "attn_k", key)
@@ -53,8 +55,8 @@ def _llama_like(query: str = "", key: str = "", norm: str = "", *, fused: bool =
     inner = _both(layer + "mlp.gate_up_proj", block + "ffn_up") if fused else (
         _both(layer + "mlp.gate_proj", block + "ffn_gate") + _both(layer + "mlp.up_proj", block + "ffn_up"))
     head = () if tied else (("lm_head.weight", "output.weight", ""),)
-    return (("model.embed_tokens.weight", "token_embd.weight", ""), ("model.norm.weight", "output_norm.weight", norm), *head,
-            (layer + "input_layernorm.weight", block + "attn_norm.weight", norm), (layer + "post_attention_layernorm.weight", block + "ffn_norm.weight", norm),
+    norms = (("model.norm", "output_norm"), (layer + "input_layernorm", block + "attn_norm"), (layer + "post_attention_layernorm", block + "ffn_norm"))
+    return (("model.embed_tokens.weight", "token_embd.weight", ""), *head, *(row for hf, gguf in norms for row in _both(hf, gguf, norm, bias=centred)),
             *attention, *_both(layer + "self_attn.o_proj", block + "attn_output"), *inner, *_both(layer + "mlp.down_proj", block + "ffn_down"))
 
 
@@ -69,6 +71,27 @@ def _gemma2() -> tuple[Row, ...]:
              "post_feedforward_layernorm": "post_ffw_norm"}
     others = tuple(row for row in _llama_like(norm="plus one", tied=True) if "layernorm" not in row[0])
     return (*others, *((f"model.layers.{{}}.{hf}.weight", f"blk.{{}}.{gguf}.weight", "plus one") for hf, gguf in norms.items()))
+
+
+def _gemma3() -> tuple[Row, ...]:
+    """As Gemma 2, with norms of queries and keys."""
+    return (*_gemma2(), *((hf, gguf, "plus one") for hf, gguf, _ in _head_norms()))
+
+
+def _olmo2() -> tuple[Row, ...]:
+    """Norms behind attention and behind the inner layer, none before them."""
+    norms = {"post_attention_layernorm": "post_attention_norm", "post_feedforward_layernorm": "post_ffw_norm"}
+    others = tuple(row for row in _llama_like() if "layernorm" not in row[0])
+    return (*others, *_head_norms(), *((f"model.layers.{{}}.{hf}.weight", f"blk.{{}}.{gguf}.weight", "") for hf, gguf in norms.items()))
+
+
+def _named(pairs: Mapping[str, str], *, last: str) -> tuple[Row, ...]:
+    """A family whose layers have weights and biases throughout: {name in a layer of Hugging Face: name in a block of GGUF}; `last` is the last norm."""
+    layers = (row for hf, gguf in pairs.items() for row in _both(f"model.layers.{{}}.{hf}", f"blk.{{}}.{gguf}"))
+    return (("model.embed_tokens.weight", "token_embd.weight", ""), *_both(f"model.{last}", "output_norm"), *_both("lm_head", "output"), *layers)
+
+
+ATTENTION = {f"self_attn.{part}_proj": f"attn_{part}" for part in "qkv"}
 
 
 def _gpt2() -> tuple[Row, ...]:
@@ -101,6 +124,16 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (
     Family("qwen3", "qwen3", ("Qwen3ForCausalLM", "Qwen3Model"), (*_llama_like(), *_head_norms()), ("rotary_emb.inv_freq",)),
     Family("smollm3", "smollm3", ("SmolLM3ForCausalLM",), _llama_like("query", "key"), ("rotary_emb.inv_freq",)),
     Family("phi3", "phi3", ("Phi3ForCausalLM",), _llama_like(fused=True), ("rotary_emb.inv_freq",)),
+    Family("gemma3", "gemma3_text", ("Gemma3ForCausalLM",), _gemma3(), ("rotary_emb.inv_freq", "lm_head.weight")),
+    Family("olmo2", "olmo2", ("Olmo2ForCausalLM",), _olmo2(), ("rotary_emb.inv_freq",)),
+    Family("granite", "granite", ("GraniteForCausalLM",), _llama_like("query", "key"), ("rotary_emb.inv_freq",)),
+    Family("stablelm", "stablelm", ("StableLmForCausalLM",), _llama_like(centred=True), ("rotary_emb.inv_freq",)),
+    Family("starcoder2", "starcoder2", ("Starcoder2ForCausalLM",), _named(
+        {"input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", **ATTENTION, "self_attn.o_proj": "attn_output", "mlp.c_fc": "ffn_up",
+         "mlp.c_proj": "ffn_down"}, last="norm"), ("rotary_emb.inv_freq",), {"layer_norm_eps": "norm_epsilon"}),
+    Family("phi2", "phi", ("PhiForCausalLM",), _named(
+        {"input_layernorm": "attn_norm", **ATTENTION, "self_attn.dense": "attn_output", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down"}, last="final_layernorm"),
+        ("rotary_emb.inv_freq",)),
     Family("gpt2", "gpt2", ("GPT2LMHeadModel", "GPT2Model"), _gpt2(), (".attn.bias", ".attn.masked_bias"),
            {"max_position_embeddings": "n_positions", "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
             "intermediate_size": "n_inner", "layer_norm_eps": "layer_norm_epsilon"}),

@@ -27,8 +27,8 @@ Value = ir.Value
 
 @dataclass(frozen=True)
 class Network:
-    """What a family computes where others differ. `rotates` is empty where positions are a table. `every` counts the layers from one that rotates to the
-    next that does not, `wide` those from one whose attention sees only a window to the next that sees everything."""
+    """What a family computes where others differ. `rotates` is empty where positions are a table. Every so many layers as `every` says, one does not rotate,
+    and as `wide` says, one sees everything where the others see a window; 1 means a window for all. `parallel`: attention and the inner layer read the same."""
 
     rotates: str = HALVES
     norm: str = "rms"
@@ -36,13 +36,17 @@ class Network:
     scales_embedding: bool = False
     every: int = 0
     wide: int = 0
+    parallel: bool = False
 
 
 NETWORKS = {
     "llama": Network(PAIRS), "qwen2": Network(), "qwen3": Network(), "smollm3": Network(PAIRS, every=4), "phi3": Network(wide=1),
     "gemma": Network(activation="gelu", scales_embedding=True), "gemma2": Network(activation="gelu", scales_embedding=True, wide=2),
+    "gemma3": Network(activation="gelu", scales_embedding=True, wide=6), "olmo2": Network(), "granite": Network(PAIRS), "stablelm": Network(norm="layer"),
+    "starcoder2": Network(norm="layer", activation="gelu", wide=1), "phi2": Network(norm="layer", activation="gelu", parallel=True),
     "gpt2": Network("", norm="layer", activation="gelu"),
 }
+WHOLE_HEADS = {("gemma2", 46), ("gemma3", 62)}      # the 27B models, whose attention is scaled by the width that falls to a head, not by its size
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,11 @@ class Sizes:
     attention_cap: float
     logit_cap: float
     factor: float                           # that positions are divided by
+    near_base: float                        # of the rotation in layers that see a window
+    scale: float                            # of queries times keys
+    embedding: float                        # that the words of the table are multiplied by
+    residual: float                         # and what every layer adds
+    logits: float                           # what the logits are divided by
 
     @classmethod
     def of(cls, architecture: str, keys: Mapping[str, Any], width: int) -> Sizes:
@@ -80,10 +89,14 @@ class Sizes:
         if number("attention.value_length", head) != head or number("expert_count"):
             raise Unsupported("values of another size than keys, or experts, are not built")
         default = 1e-5 if architecture == "gpt2" else 1e-6
+        layers = int(number("block_count"))
+        whole = width // heads if (architecture, layers) in WHOLE_HEADS else head
         epsilon = number("attention.layer_norm_rms_epsilon") or number("attention.layer_norm_epsilon") or default
-        return cls(int(number("block_count")), heads, int(number("attention.head_count_kv", heads)), head, int(number("rope.dimension_count", head)),
+        return cls(layers, heads, int(number("attention.head_count_kv", heads)), head, int(number("rope.dimension_count", head)),
                    number("rope.freq_base", 10000.0), epsilon, int(number("attention.sliding_window")), number("attn_logit_softcapping"),
-                   number("final_logit_softcapping"), number("rope.scaling.factor", 1.0) if scaling == "linear" else 1.0)
+                   number("final_logit_softcapping"), number("rope.scaling.factor", 1.0) if scaling == "linear" else 1.0,
+                   number("rope.freq_base_swa", 10000.0), number("attention.scale") or 1 / math.sqrt(whole), number("embedding_scale", 1.0),
+                   number("residual_scale", 1.0), number("logit_scale", 1.0))
 
 
 def graph(content: Checkpoint, *, quantised: bool = True) -> Model:
@@ -129,18 +142,18 @@ class _Decoder:
         ids, mask = self.input("input_ids", ["batch", "sequence"]), self.input("attention_mask", ["batch", "total"])
         positions = self.input("position_ids", ["batch", "sequence"])
         x = products.rows(ids, "token_embd.weight")
-        if self.network.scales_embedding:
-            x = op.Mul(x, products.constant(math.sqrt(self.width), np.float32))
+        x = self.times(x, math.sqrt(self.width) if self.network.scales_embedding else self.sizes.embedding)
         if not self.network.rotates:
             x = op.Add(x, products.rows(positions, "position_embd.weight"))
         if self.network.rotates:
-            self.angles = self.rotation(positions)
+            everything = self.rotation(positions, self.sizes.base, self.sizes.factor)
+            self.angles = everything, everything if self.network.wide < 3 else self.rotation(positions, self.sizes.near_base, 1.0)
         self.masks = self.allowed(ids, mask)
         for layer in range(self.sizes.layers):
             x = self.block(x, layer)
         x = self.normalised(x, "output_norm")
         logits = products.product(x, "output" if "output.weight" in self.content else "token_embd")
-        logits = self.capped(logits, self.sizes.logit_cap)
+        logits = self.capped(self.times(logits, 1 / self.sizes.logits), self.sizes.logit_cap)
         self.output(logits, "logits", ir.DataType.FLOAT, ["batch", "sequence", self.words])
         self.outputs.insert(0, self.outputs.pop())
         return self.finished()
@@ -167,18 +180,21 @@ class _Decoder:
 
     # ---- positions
 
-    def rotation(self, positions: Value) -> tuple[Value, Value]:
+    def times(self, x: Value, factor: float) -> Value:
+        return x if factor == 1 else self.op.Mul(x, self.products.constant(factor, np.float32))
+
+    def rotation(self, positions: Value, base: float, factor: float) -> tuple[Value, Value]:
         """Cosine and sine [batch, sequence, rotated / 2] of every angle, once for all layers."""
         op, sizes, products = self.op, self.sizes, self.products
         steps = np.arange(0, sizes.rotated, 2, dtype=np.float64) / sizes.rotated
-        frequencies = products.constant((1 / (sizes.base ** steps) / sizes.factor).astype(np.float32), np.float32)
+        frequencies = products.constant((1 / (base ** steps) / factor).astype(np.float32), np.float32)
         if "rope_freqs.weight" in self.content:
             frequencies = op.Div(frequencies, products.vector("rope_freqs.weight"))
         angles = op.Mul(op.Unsqueeze(op.Cast(positions, to=FLOAT), products.constant([-1])), frequencies)
         return op.Cos(angles), op.Sin(angles)
 
-    def rotated(self, x: Value, heads: int) -> Value:
-        cosine, sine = self.angles
+    def rotated(self, x: Value, heads: int, near: bool) -> Value:
+        cosine, sine = self.angles[near]
         return self.op.RotaryEmbedding(x, cosine, sine, num_heads=heads, interleaved=int(self.network.rotates == PAIRS),
                                        rotary_embedding_dim=self.sizes.rotated if self.sizes.rotated < self.sizes.head else 0)
 
@@ -198,27 +214,30 @@ class _Decoder:
     # ---- layers
 
     def block(self, x: Value, layer: int) -> Value:
-        op, names = self.op, f"blk.{layer}."
-        y = self.attention(self.normalised(x, names + "attn_norm"), names, layer)
-        if names + "post_attention_norm.weight" in self.content:
-            y = self.normalised(y, names + "post_attention_norm")
-        x = op.Add(x, y)
-        y = self.inner(self.normalised(x, names + "ffn_norm"), names)
-        if names + "post_ffw_norm.weight" in self.content:
-            y = self.normalised(y, names + "post_ffw_norm")
-        return op.Add(x, y)
+        names = f"blk.{layer}."
+        before = self.around(x, names + "attn_norm")
+        y = self.around(self.attention(before, names, layer), names + "post_attention_norm")
+        if self.network.parallel:
+            return self.op.Add(self.op.Add(x, y), self.inner(before, names))
+        x = self.op.Add(x, self.times(y, self.sizes.residual))
+        y = self.around(self.inner(self.around(x, names + "ffn_norm"), names), names + "post_ffw_norm")
+        return self.op.Add(x, self.times(y, self.sizes.residual))
+
+    def around(self, x: Value, name: str) -> Value:
+        """A norm, where the family has one there."""
+        return self.normalised(x, name) if name + ".weight" in self.content else x
 
     def attention(self, x: Value, names: str, layer: int) -> Value:
         op, sizes = self.op, self.sizes
         q, k, v = self.queries(x, names)
-        q, k = (self.head_norm(part, names + name) for part, name in ((q, "attn_q_norm"), (k, "attn_k_norm")))
+        q, k = self.head_norm(q, names + "attn_q_norm"), self.head_norm(k, names + "attn_k_norm")
+        near = bool(sizes.window and self.network.wide) and (self.network.wide == 1 or (layer + 1) % self.network.wide != 0)
         if self.network.rotates and not (self.network.every and (layer + 1) % self.network.every == 0):
-            q, k = self.rotated(q, sizes.heads), self.rotated(k, sizes.key_heads)
+            q, k = self.rotated(q, sizes.heads, near), self.rotated(k, sizes.key_heads, near)
         dims = ["batch", sizes.key_heads, "past", sizes.head]
         past = [self.input(f"past_key_values.{layer}.{part}", dims, ir.DataType.FLOAT) for part in ("key", "value")]
-        windowed = self.network.wide and (self.network.wide == 1 or layer % self.network.wide == 0)
-        y, keys, values = op.Attention(q, k, v, self.masks[bool(windowed)], *past, q_num_heads=sizes.heads, kv_num_heads=sizes.key_heads,
-                                       scale=1 / math.sqrt(sizes.head), softcap=float(sizes.attention_cap), _outputs=3)
+        y, keys, values = op.Attention(q, k, v, self.masks[near], *past, q_num_heads=sizes.heads, kv_num_heads=sizes.key_heads, scale=float(sizes.scale),
+                                       softcap=float(sizes.attention_cap), _outputs=3)
         for value, part in ((keys, "key"), (values, "value")):
             self.output(value, f"present.{layer}.{part}", ir.DataType.FLOAT, ["batch", sizes.key_heads, "total", sizes.head])
         return self.products.product(y, names + "attn_output")
@@ -231,9 +250,11 @@ class _Decoder:
         return list(self.op.Split(self.products.product(x, names + "attn_qkv"), self.products.constant(sizes), axis=-1, _outputs=3))
 
     def head_norm(self, x: Value, name: str) -> Value:
-        """A norm over each head, where there is one."""
+        """A norm over each head or over all of them together, where there is one."""
         if name + ".weight" not in self.content:
             return x
+        if self.content[name + ".weight"].size > self.sizes.head:
+            return self.normalised(x, name)
         op, constant = self.op, self.products.constant
         heads = op.Reshape(x, constant([0, 0, -1, self.sizes.head]))
         return op.Reshape(self.normalised(heads, name), constant([0, 0, -1]))
@@ -255,7 +276,8 @@ class _Decoder:
         weight = self.products.vector(name + ".weight")
         if self.network.norm == "rms":
             return self.op.RMSNormalization(x, weight, axis=-1, epsilon=float(self.sizes.epsilon))
-        return self.op.LayerNormalization(x, weight, self.products.vector(name + ".bias"), axis=-1, epsilon=float(self.sizes.epsilon))
+        bias = [self.products.vector(name + ".bias")] if name + ".bias" in self.content else []
+        return self.op.LayerNormalization(x, weight, *bias, axis=-1, epsilon=float(self.sizes.epsilon))
 
     def capped(self, x: Value, limit: float) -> Value:
         if not limit:

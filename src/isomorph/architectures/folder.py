@@ -60,7 +60,7 @@ def config(content: Checkpoint, family: Family) -> dict[str, Any]:
     if network is not None:
         found["hidden_act" if network.rotates else "activation_function"] = ACTIVATIONS[network.activation] if network.rotates else "gelu_new"
         if network.rotates:
-            found |= _rotation(keys, name, found.pop("rope_theta", 10000.0))
+            found |= _rotation(keys, name, found)
     table = next((tensor for weight, tensor in content.items() if weight.endswith(TABLES)), None)
     if table is not None:
         found["vocab_size"], found["dtype"] = int(dims_of(table)[0]), DTYPES.get(NAME[type_of(table)], "float32")
@@ -73,28 +73,47 @@ def config(content: Checkpoint, family: Family) -> dict[str, Any]:
     return found
 
 
-def _rotation(keys: Mapping[str, Any], name: str, base: float) -> dict[str, Any]:
+def _rotation(keys: Mapping[str, Any], name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    """Positions, as transformers 5 keeps them and as versions before it did."""
     kind = str(keys.get(f"{name}.rope.scaling.type", "none"))
     if kind not in ("none", "linear"):
         raise Unsupported(f"positions are scaled by {kind!r}, which is not written into config.json")
+    base = found.get("rope_theta", 10000.0)
     parameters: dict[str, Any] = {"rope_type": "default", "rope_theta": base}
     if kind == "linear":
         parameters |= {"rope_type": "linear", "factor": float(keys.get(f"{name}.rope.scaling.factor", 1.0))}
-    return {"rope_theta": base, "rope_parameters": parameters}
+    turned, width, heads = keys.get(f"{name}.rope.dimension_count"), found.get("hidden_size"), found.get("num_attention_heads")
+    if name in PARTLY and isinstance(turned, int) and width and heads:
+        parameters["partial_rotary_factor"] = turned / found.get("head_dim", width // heads)
+    more = {"partial_rotary_factor": parameters["partial_rotary_factor"]} if "partial_rotary_factor" in parameters else {}
+    if NETWORKS[name].wide > 2:
+        near = _short(keys.get(f"{name}.rope.freq_base_swa", 10000.0))
+        more["rope_local_base_freq"] = near
+        parameters = {"full_attention": parameters, "sliding_attention": {"rope_type": "default", "rope_theta": near}}
+    return {"rope_theta": base, "rope_parameters": parameters} | more
+
+
+PARTLY = ("stablelm", "phi2")               # families that turn only a part of each head
 
 
 def _biases(content: Checkpoint, name: str) -> dict[str, Any]:
     """Whether layers have biases, for the families that leave it open."""
-    if name not in ("llama", "qwen3", "smollm3", "gemma", "gemma2"):
+    attention, inner = (any(part in weight for weight in content) for part in ("q_proj.bias", "mlp.up_proj.bias"))
+    if name == "stablelm":
+        return {"use_qkv_bias": attention}
+    if name not in ("llama", "qwen3", "smollm3", "gemma", "gemma2", "gemma3", "olmo2", "granite"):
         return {}
-    attention, inner = (any(part in tensor for tensor in content) for part in ("q_proj.bias", "mlp.up_proj.bias"))
-    return {"attention_bias": attention} | ({"mlp_bias": inner} if name == "llama" else {})
+    return {"attention_bias": attention} | ({"mlp_bias": inner} if name in ("llama", "granite") else {})
 
 
 def _of_family(name: str, keys: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
-    if name == "gemma2":
-        return {"query_pre_attn_scalar": found.get("head_dim", 256), "hidden_activation": found["hidden_act"]}
-    return {"hidden_activation": found["hidden_act"]} if name == "gemma" else {}
+    if name == "phi2":
+        return {"hidden_act": "gelu_new"}
+    if name not in ("gemma", "gemma2", "gemma3"):
+        return {}
+    scale = keys.get(f"{name}.attention.scale")
+    scalar = {} if name == "gemma" else {"query_pre_attn_scalar": round(scale ** -2) if isinstance(scale, float) else found.get("head_dim", 256)}
+    return {"hidden_activation": found["hidden_act"]} | scalar
 
 
 def _short(value: float) -> float:
