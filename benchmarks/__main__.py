@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bars, conversions, environments, machine, memory, nodes, page
+from benchmarks import bars, conversions, environments, machine, memory, nodes, operators, page
 from benchmarks.cases import ROOT, Unavailable, cases
 
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -25,6 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
         found["memory"] = memory.measure(environments.ours(), options.gigabytes)
     if "nodes" in parts:
         found["nodes"] = nodes.counted(_peers(["onnx2tf"], found) if options.nodes else {})
+    if "operators" in parts:
+        try:
+            found["operators"] = operators.measure(operators.environment(), options.folder)
+        except environments.Absent as reason:
+            print(f"operators: left out, {reason}", file=sys.stderr)
     _keep(found, options.results)
     if options.results == RESULTS:
         page.write(found)
@@ -39,13 +44,15 @@ def _keep(found: dict[str, Any], path: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures isomorph beside onnx2tf and tf2onnx, in turns, in one run.")
-    parser.add_argument("parts", nargs="*", metavar="PART", help="conversions, memory, nodes; all of them where none is named")
+    parser.add_argument("parts", nargs="*", metavar="PART",
+                        help="conversions, memory, nodes; all of them where none is named; operators, which takes half an hour")
     parser.add_argument("--only", default="", metavar="TEXT", help="only models whose name holds this text; the others keep what was measured before")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="conversions of each model by each tool, of which the median counts")
     parser.add_argument("--no-peers", action="store_true", help="measure isomorph alone")
     parser.add_argument("--no-latency", action="store_true", help="do not time the results")
     parser.add_argument("--nodes", action="store_true", help="really run onnx2tf on the 1,884 node tests (slow) instead of quoting its count")
     parser.add_argument("--gigabytes", type=float, default=3.0, metavar="N", help="size of the model that memory is measured with")
+    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="keep the files of the operators here, and use those of an earlier run again")
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="FILE", help="where results are kept; the pages are written for the default only")
     return parser

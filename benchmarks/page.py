@@ -46,7 +46,8 @@ def write(found: dict[str, Any]) -> None:
 
 def text(found: dict[str, Any]) -> str:
     """The whole page."""
-    parts = [_head(found), _bars(found), _conversions(found), _memory(found.get("memory", {})), _nodes(found.get("nodes", {}))]
+    parts = [_head(found), _bars(found), _conversions(found), _memory(found.get("memory", {})), _nodes(found.get("nodes", {})),
+             _operators(found.get("operators", {}))]
     return "\n".join([*(line for part in parts for line in part), METHOD]) + "\n"
 
 
@@ -160,4 +161,16 @@ def _nodes(nodes: dict[str, Any]) -> Iterator[str]:
     yield from ("## Node tests", "", what, NODES, "", "| | all | float32 | |", "|---|---|---|---|")
     for row in nodes["rows"]:
         yield f"| {row['tool']} | {row['all']:,} | {row['float32']:,} | {row['from']} |"
+    yield ""
+
+
+def _operators(operators: dict[str, Any]) -> Iterator[str]:
+    if not operators:
+        return
+    yield from ("## Operators of PyTorch", "", f"OpInfo of torch {operators['torch']}: one sample of each operator and element type (float32, int64, bool), "
+                f"{operators['cases']:,} cases of `benchmarks/opinfo.txt`, to ONNX and run by ONNX Runtime.",
+                f"The exporter runs on {operators['shared']} of them, chosen by their names.", "",
+                "| tool | passed of all | passed of those that both run |", "|---|---|---|")
+    for row in operators["rows"]:
+        yield f"| {row['tool']} | {row['all'] if row['all'] is not None else '-'} | {row['shared']} |"
     yield ""

@@ -6,6 +6,7 @@ Sub-byte types are packed little-end first, as ONNX and safetensors store them, 
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -135,8 +136,25 @@ class SliceTensor(Tensor):
         return unpacked(self.data, self.element_type, self.dims)
 
     def chunks(self) -> Iterator[memoryview]:
+        """Pages of a mapping are given back piece by piece, once whoever asked for a piece has asked for the next."""
         for start in range(0, self.data.nbytes, CHUNK):
-            yield self.data[start:start + CHUNK]
+            piece = self.data[start:start + CHUNK]
+            yield piece
+            release(piece)
+
+
+def release(view: memoryview) -> None:
+    """Tells the system that the pages under a slice of a mapping are not needed for now: they are read again from the file where somebody looks.
+
+    Without it every page that was ever read counts as memory of this process. Does nothing for bytes of other owners and systems without madvise.
+    """
+    owner = view.obj
+    if not isinstance(owner, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED") or not view.nbytes:
+        return
+    import numpy as np
+    first = np.frombuffer(view, np.uint8).ctypes.data - np.frombuffer(owner, np.uint8).ctypes.data
+    start = first - first % mmap.PAGESIZE
+    owner.madvise(mmap.MADV_DONTNEED, start, first + view.nbytes - start)
 
 
 class ComputedTensor(Tensor):

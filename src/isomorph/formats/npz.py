@@ -16,7 +16,7 @@ from isomorph.errors import Damaged, Unsafe, Unsupported, Usage
 from isomorph.formats import Capabilities, Format, Match
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Finding, Report, Severity
-from isomorph.tensors import BITS, NAME, NUMBER, ComputedTensor, SliceTensor, Tensor, lazily, packed
+from isomorph.tensors import BITS, NAME, NUMBER, ComputedTensor, SliceTensor, Tensor, dims_of, lazily, packed, type_of
 from isomorph.wire import files
 
 if TYPE_CHECKING:
@@ -198,8 +198,8 @@ def write(model: Checkpoint, path: str | os.PathLike, *, force: bool = False, pr
     path = Path(path)
     if not hasattr(model, "tensors"):
         raise Usage("npz holds weights and not a graph", where=str(path), hint="hand over a Checkpoint, such as isomorph.model.weights(model)")
-    blockers = [(name, name, f"NumPy has no type for {NAME[int(tensor.dtype)]}") for name, tensor in model.tensors.items()
-                if NAME[int(tensor.dtype)] not in DESCR and int(tensor.dtype) != NUMBER["STRING"]]
+    blockers = [(name, name, f"NumPy has no type for {NAME[type_of(tensor)]}") for name, tensor in model.tensors.items()
+                if NAME[type_of(tensor)] not in DESCR and type_of(tensor) != NUMBER["STRING"]]
     if blockers:
         raise Unsupported(f"{len(blockers)} tensors cannot be stored: {', '.join(name for name, _, _ in blockers[:5])}", where=str(path), blockers=blockers)
     single = path.suffix == ".npy"
@@ -220,7 +220,7 @@ def write(model: Checkpoint, path: str | os.PathLike, *, force: bool = False, pr
 
 def _write_array(tensor: Any, file: Any, progress: Progress) -> None:
     chunks, descr = _content(tensor)
-    dims = tuple(int(dim) for dim in tensor.shape)
+    dims = dims_of(tensor)
     text = f"{{'descr': {descr!r}, 'fortran_order': False, 'shape': {dims!r}, }}".encode("latin1")
     text += b" " * (-(len(text) + 11) % ALIGNMENT) + b"\n"
     file.write(MAGIC + b"\1\0" + struct.pack("<H", len(text)) + text)
@@ -231,11 +231,11 @@ def _write_array(tensor: Any, file: Any, progress: Progress) -> None:
 
 def _content(tensor: Any) -> tuple[Any, str]:
     """The bytes of a tensor and the dtype that describes them; text gets the width of its longest."""
-    if int(tensor.dtype) == NUMBER["STRING"]:
+    if type_of(tensor) == NUMBER["STRING"]:
         import numpy as np
         array = np.array([item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in tensor.numpy().ravel()] or [""])
         return [array[:tensor.size].astype(array.dtype.newbyteorder("<")).tobytes()], array.dtype.newbyteorder("<").str
-    return tensor.chunks() if isinstance(tensor, Tensor) else [packed(tensor.numpy())], DESCR[NAME[int(tensor.dtype)]]
+    return tensor.chunks() if isinstance(tensor, Tensor) else [packed(tensor.numpy())], DESCR[NAME[type_of(tensor)]]
 
 
 FORMAT = Format(

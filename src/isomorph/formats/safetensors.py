@@ -16,7 +16,7 @@ from isomorph.errors import Damaged, Missing, Unsafe, Unsupported, Usage
 from isomorph.formats import Capabilities, Format, Match
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Finding, Report, Severity
-from isomorph.tensors import BITS, NAME, NUMBER, SliceTensor, packed
+from isomorph.tensors import BITS, NAME, NUMBER, SliceTensor, dims_of, packed, type_of
 from isomorph.wire import files, json_head
 
 if TYPE_CHECKING:
@@ -293,15 +293,15 @@ def _ordered(model: Checkpoint) -> list[tuple[str, Any]]:
     """Tensors by dtype, the widest first, then by name: so every one is aligned."""
     if not hasattr(model, "tensors"):
         raise Usage("safetensors holds weights and not a graph", hint="hand over a Checkpoint, such as isomorph.model.weights(model)")
-    blockers = [(name, name, f"safetensors has no type for {NAME[int(tensor.dtype)]}") for name, tensor in model.tensors.items()
-                if NAME[int(tensor.dtype)] not in DTYPE_OF]
+    blockers = [(name, name, f"safetensors has no type for {NAME[type_of(tensor)]}") for name, tensor in model.tensors.items()
+                if NAME[type_of(tensor)] not in DTYPE_OF]
     blockers += [(name, name, "its elements do not fill whole bytes") for name, tensor in model.tensors.items()
-                 if BITS[int(tensor.dtype)] % 8 and tensor.size * BITS[int(tensor.dtype)] % 8]
+                 if BITS[type_of(tensor)] % 8 and tensor.size * BITS[type_of(tensor)] % 8]
     if METADATA in model.tensors:
         blockers.append((METADATA, METADATA, "the name is taken by the metadata"))
     if blockers:
         raise Unsupported(f"{len(blockers)} tensors cannot be stored: {', '.join(name for name, _, _ in blockers[:5])}", blockers=blockers)
-    return sorted(model.tensors.items(), key=lambda item: (-ORDER[NAME[int(item[1].dtype)]], item[0].encode("utf-8", "surrogateescape")))
+    return sorted(model.tensors.items(), key=lambda item: (-ORDER[NAME[type_of(item[1])]], item[0].encode("utf-8", "surrogateescape")))
 
 
 def _shards(tensors: list[tuple[str, Any]], most: int | None) -> list[list[tuple[str, Any]]]:
@@ -321,7 +321,7 @@ def _write_file(tensors: list[tuple[str, Any]], metadata: dict[str, str], output
     header: dict[str, Any] = {METADATA: metadata} if metadata else {}
     at = 0
     for name, tensor in tensors:
-        header[name] = {"dtype": DTYPE_OF[NAME[int(tensor.dtype)]], "shape": [int(dim) for dim in tensor.shape], "data_offsets": [at, at + tensor.nbytes]}
+        header[name] = {"dtype": DTYPE_OF[NAME[type_of(tensor)]], "shape": list(dims_of(tensor)), "data_offsets": [at, at + tensor.nbytes]}
         at += tensor.nbytes
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
     text += b" " * (-len(text) % 8)

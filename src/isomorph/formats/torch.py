@@ -14,7 +14,7 @@ from isomorph.formats import Capabilities, Format, Match, _torch, _torch_zip
 from isomorph.formats._torch_values import HALF_COMPLEX, PACKED, ArrayRecord, Flat, TensorRecord, flatten, rejected
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Finding, Report, Severity
-from isomorph.tensors import NAME, Tensor, array_tensor
+from isomorph.tensors import NAME, Tensor, array_tensor, dims_of, type_of
 from isomorph.wire import files, json_head, pickle
 
 if TYPE_CHECKING:
@@ -251,8 +251,8 @@ def write(model: Checkpoint, path: str | os.PathLike, *, force: bool = False, pr
     path = Path(path)
     if not hasattr(model, "tensors"):
         raise Usage("a .pt holds weights and not a graph", where=str(path), hint="hand over a Checkpoint, such as isomorph.model.weights(model)")
-    blockers = [(name, name, f"PyTorch has no type for {NAME[int(tensor.dtype)]}") for name, tensor in model.tensors.items()
-                if NAME[int(tensor.dtype)] not in _torch_zip.STORAGE_OF and NAME[int(tensor.dtype)] not in _torch_zip.UNTYPED]
+    blockers = [(name, name, f"PyTorch has no type for {NAME[type_of(tensor)]}") for name, tensor in model.tensors.items()
+                if NAME[type_of(tensor)] not in _torch_zip.STORAGE_OF and NAME[type_of(tensor)] not in _torch_zip.UNTYPED]
     if blockers:
         raise rejected(blockers, str(path))
     entries, storages = _lay_out(model)
@@ -294,13 +294,13 @@ def _lay_out(model: Checkpoint) -> tuple[list[tuple], list[Any]]:
     for name, tensor in model.tensors.items():
         if "storage" in tensor.meta and tensor.meta["storage"][4] not in HALF_COMPLEX:
             users.setdefault(_storage_of(tensor), []).append(name)
-    shared = {name: names for names in users.values() if len(names) > 1 and len({int(model.tensors[name].dtype) for name in names}) == 1 for name in names}
+    shared = {name: names for names in users.values() if len(names) > 1 and len({type_of(model.tensors[name]) for name in names}) == 1 for name in names}
     entries: list[tuple] = []
     storages: list[Any] = []
     number_of_group: dict[int, int] = {}
     for name, tensor in model.tensors.items():
-        dims = tuple(int(dim) for dim in tensor.shape)
-        number = int(tensor.dtype)
+        dims = dims_of(tensor)
+        number = type_of(tensor)
         if name in shared:
             storage, offset, _, strides, _ = tensor.meta["storage"]
             group = _storage_of(tensor)
