@@ -42,7 +42,7 @@ def zoo(name: str) -> Path:
     is another."""
     row = catalogue()["model"][name]
     path = folder() / name / Path(row["path"]).name
-    wanted = {path: row["sha256"]} | {path.with_name(path.name + ending): digest for ending, digest in row.get("beside", {}).items()}
+    wanted = {path: row["sha256"]} | {path.with_name(other): digest for other, digest in _beside(row).items()}
     if not all(each.exists() for each in wanted):
         _unpack(row["package"])
     for each, known in wanted.items():
@@ -50,10 +50,15 @@ def zoo(name: str) -> Path:
     return path
 
 
+def _beside(row: dict[str, Any]) -> dict[str, str]:
+    """The names of the files that belong beside a model, with their hashes: `beside` says how they end, `companions` what they are called."""
+    return {Path(row["path"]).name + ending: digest for ending, digest in row.get("beside", {}).items()} | row.get("companions", {})
+
+
 def _unpack(package: str) -> None:
     """Every file that the catalogue names of a package, into the cache: its archive is read once."""
-    targets = {row["path"] + ending: folder() / name / (Path(row["path"]).name + ending)
-               for name, row in catalogue()["model"].items() if row["package"] == package for ending in ("", *row.get("beside", {}))}
+    targets = {str(Path(row["path"]).with_name(file)): folder() / name / file
+               for name, row in catalogue()["model"].items() if row["package"] == package for file in (Path(row["path"]).name, *_beside(row))}
     archive = _archive(package)
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
@@ -76,22 +81,27 @@ def _keep(path: Path, data: bytes) -> None:
 
 
 def _archive(package: str) -> Path:
-    """The wheel or the published source of a package in the cache, downloaded where it is absent."""
+    """The wheel or the published source of a package in the cache, or its archive from npm; downloaded where it is absent."""
     row = catalogue()["package"][package]
     version, plain = row["version"], package.replace("-", "_")
     wheels = folder() / "wheels"
-    pattern = f"{plain}-{version}.tar.gz" if row.get("source") else f"{plain}-{version}-*.whl"
+    if row.get("npm"):
+        pattern = f"{package.lstrip('@').replace('/', '-')}-{version}.tgz"
+        command = ["npm", "pack", "--silent", "--pack-destination", str(wheels), f"{package}@{version}"]
+    else:
+        pattern = f"{plain}-{version}.tar.gz" if row.get("source") else f"{plain}-{version}-*.whl"
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "--dest", str(wheels)]
+        command += ["--no-binary", ":all:"] if row.get("source") else []
+        command.append(f"{package}=={version}")
     found = list(wheels.glob(pattern))
     if not found:
         wheels.mkdir(parents=True, exist_ok=True)
-        command = ["pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "--dest", str(wheels), f"{package}=={version}"]
-        command += ["--no-binary", ":all:"] if row.get("source") else []
         try:
-            done = subprocess.run([sys.executable, "-m", *command], capture_output=True, text=True, timeout=600, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
             said = done.stderr.strip().splitlines()
-        except subprocess.TimeoutExpired:
-            said = ["no answer within 600 s"]
+        except (subprocess.TimeoutExpired, FileNotFoundError) as error:
+            said = [str(error)]
         found = list(wheels.glob(pattern))
         if not found:
-            pytest.skip(f"`pip download {package}=={version}` failed: {said[-1] if said else 'it left no archive'}")
+            pytest.skip(f"`{'npm pack' if row.get('npm') else 'pip download'} {command[-1]}` failed: {said[-1] if said else 'it left no archive'}")
     return found[0]

@@ -311,6 +311,6 @@ def test_models_of_the_zoo(name: str) -> None:
     path = zoo(name)
     (row,) = identify([path])
     expected = {".onnx": "onnx", ".tflite": "tflite", ".safetensors": "safetensors", ".jit": "torchscript", ".pb": "saved_model", ".mlmodel": "coreml",
-                ".gguf": "gguf"}
+                ".gguf": "gguf", ".json": "tfjs_graph"}
     assert row["format"] == expected[path.suffix]
     assert row["holds"] in ("graph", "weights")

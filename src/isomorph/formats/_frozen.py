@@ -32,7 +32,7 @@ class Frozen:
             node = value.producer()
             owner = value if node is None else node
             if id(owner) not in encoder.names and not value.index():
-                encoder.names[id(owner)] = encoder.unique(value.name or "value")
+                encoder.names[id(owner)] = encoder.unique((value.name or "value").removesuffix(":0"))
             name = encoder.names.get(id(owner)) or encoder.name_of(value)
             self.names[value] = f"{name}:{value.index()}" if value.index() else name
             if self.names[value] != value.name:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 DOMAIN = "tf"
 PLACEHOLDERS = ("Placeholder", "PlaceholderV2")
 VARIABLES = ("VarHandleOp", "VariableV2", "Variable")
+MERGES, ROUNDS = ("Merge", "RefMerge"), ("NextIteration", "RefNextIteration")
 Content = Callable[[Record], Any]           # NodeDef -> (tensor, what is known of it) of a variable or a constant that lies elsewhere, or None
 
 
@@ -41,6 +42,10 @@ def split_reference(reference: str) -> tuple[str, str]:
     """`name`, `name:1` or, in functions, `name:argument:1` -> node and place."""
     name, _, place = reference.partition(":")
     return name, place
+
+
+def _node_of(reference: str) -> str:
+    return split_reference(reference.removeprefix("^"))[0]
 
 
 class Decoder:
@@ -149,10 +154,14 @@ class _Body:
     # ---- order
 
     def order(self, roots: Iterable[str], fed: set[str]) -> list[str]:
-        """Every node that the roots need, after those it needs itself. Raises `Damaged` for a cycle that is no loop."""
+        """Every node that the roots need, after those it needs itself; what goes back to the beginning of a loop comes after it.
+
+        Raises `Damaged` for a cycle that is no loop.
+        """
         done: dict[str, bool] = {}
         order: list[str] = []
-        for root in dict.fromkeys(roots):
+        queue = list(dict.fromkeys(roots))
+        for root in queue:
             if root in done or root in fed or root in self.arguments:
                 continue
             stack: list[tuple[str, Iterator[str]]] = [(root, self.needs(root))]
@@ -164,6 +173,8 @@ class _Body:
                     stack.pop()
                     done[name] = True
                     order.append(name)
+                    if self.nodes[name].op in MERGES:
+                        queue += [wanted for wanted in map(_node_of, self.nodes[name].input) if wanted in self.nodes and self.nodes[wanted].op in ROUNDS]
                 elif following in done:
                     raise Damaged(f"its nodes form a cycle through {following!r}", where=self.where)
                 else:
@@ -175,10 +186,10 @@ class _Body:
         node = self.nodes.get(name)
         if node is None:
             raise Damaged(f"there is no node {name!r}, and another reads it", where=self.where)
-        loop = node.op in ("Merge", "RefMerge")
+        loop = node.op in MERGES
         for reference in node.input:
             wanted, place = split_reference(reference.removeprefix("^"))
-            if loop and wanted in self.nodes and self.nodes[wanted].op in ("NextIteration", "RefNextIteration"):
+            if loop and wanted in self.nodes and self.nodes[wanted].op in ROUNDS:
                 continue
             if wanted not in self.nodes and reference in self.arguments:
                 continue

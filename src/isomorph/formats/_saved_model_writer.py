@@ -127,7 +127,7 @@ class Writer:
         found: dict[str, str] = {}
         taken: set[str] = set()
         for name, value in signature.inputs.items():
-            fitting = _identifier(name, taken)
+            fitting = _identifier(name.removesuffix(":0"), taken)
             if fitting != name:
                 self.findings.append(Finding("names.changed", Severity.INFO, name, f"the input {name!r} of a signature is called {fitting!r}"))
             found[fitting] = value

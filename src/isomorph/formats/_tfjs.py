@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from isomorph.errors import Damaged, Unsafe, Unsupported, Usage
 from isomorph.formats import Match
 from isomorph.report import Finding, Severity
-from isomorph.tensors import CHUNK, NAME, NUMBER, SliceTensor, array_tensor, dims_of, lazily, numpy_type, packed, type_of
+from isomorph.tensors import CHUNK, NAME, NUMBER, SliceTensor, Tensor, array_tensor, dims_of, lazily, numpy_type, packed, type_of, unpacked
 from isomorph.wire import json_head
 
 if TYPE_CHECKING:
@@ -78,6 +78,20 @@ def document(file: Artifact) -> dict[str, Any]:
     return found
 
 
+class _Parts(Tensor):
+    """A weight that crosses shards: put together whenever it is asked for, and never kept."""
+
+    def __init__(self, weight: Weight, element: int):
+        super().__init__(weight.name, element, weight.shape)
+        self.weight = weight
+
+    def numpy(self) -> Any:
+        return unpacked(self.weight.data(), self.element_type, self.dims)
+
+    def chunks(self) -> Any:
+        return iter(self.weight.parts)
+
+
 def tensor(weight: Weight, element: int | None = None) -> Any:
     """A weight as a lazy tensor, dequantised as TensorFlow.js does, in the element type that is asked for or in its own."""
     if weight.dtype == "string":
@@ -87,7 +101,7 @@ def tensor(weight: Weight, element: int | None = None) -> Any:
         return array_tensor(texts.reshape(weight.shape), weight.name)
     stored, own = NUMBER[ELEMENTS[weight.stored]], NUMBER[ELEMENTS[weight.dtype]]
     wanted = own if element is None or element == NUMBER["STRING"] else element
-    plain = SliceTensor(weight.name, stored, weight.shape, weight.data())
+    plain = _Parts(weight, stored) if len(weight.parts) > 1 else SliceTensor(weight.name, stored, weight.shape, weight.data())
     if stored == wanted and weight.stored == weight.dtype:
         return plain
     return lazily(lambda array: _widened(array, weight, own).astype(numpy_type(wanted)), plain, element_type=wanted, name=weight.name)

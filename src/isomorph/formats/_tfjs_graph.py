@@ -96,10 +96,10 @@ def _content(node: Record, stored: dict[str, tfjs_weights.Weight], where: str) -
 
 # ---- writing
 
-def topology(model: Model) -> tuple[dict[str, Any], dict[str, Any], list[tuple[str, Any]], list[Finding]]:
-    """modelTopology, signature, (name, tensor) of every constant, and findings."""
+def topology(model: Model) -> tuple[dict[str, Any], dict[str, Any], list[tuple[str, Any]]]:
+    """modelTopology, signature, (name, tensor) of every constant. The signature keeps the names that nodes may not have."""
     encoder = Frozen(model)
-    record, findings = encoder.record()
+    record, _ = encoder.record()
     constants = _emptied(record.node)
     for function in record.library.function:
         _rename_constants(function)
@@ -116,7 +116,7 @@ def topology(model: Model) -> tuple[dict[str, Any], dict[str, Any], list[tuple[s
     for side, names, found in (("inputs", stated.inputs, model.graph.inputs), ("outputs", stated.outputs, model.graph.outputs)):
         pairs = names or {str(value.name): str(value.name) for value in found}
         sides[side] = {name: _info(encoder.names[values[value]], values[value]) for name, value in pairs.items() if value in values}
-    return protobuf_json.write(record, ENUMS), sides, constants, findings
+    return protobuf_json.write(record, ENUMS), sides, constants
 
 
 # Types that TensorFlow.js does not know by name -> what it computes them in
@@ -188,8 +188,8 @@ def write(model: Model, path: Path, dtype: str | None, force: bool, advance: Any
     if model.dialect != "tfjs":
         raise Unsupported(f"a graph of the dialect {model.dialect!r} is not one of TensorFlow.js", hint="convert it first: isomorph convert --to tfjs_graph")
     file = path if path.suffix == ".json" else path / "model.json"
-    graph, signature, constants, findings = topology(model)
-    stored, more = _tfjs.stored(constants, dtype)
+    graph, signature, constants = topology(model)
+    stored, findings = _tfjs.stored(constants, dtype)
     manifest, shards, size = tfjs_weights.manifest_of(stored)
     document = {"format": "graph-model", "generatedBy": "isomorph", "convertedBy": f"isomorph {_version()}", "signature": signature,
                 "modelTopology": graph, "weightsManifest": manifest}
@@ -198,7 +198,7 @@ def write(model: Model, path: Path, dtype: str | None, force: bool, advance: Any
         tfjs_weights.write(_counted(stored, advance), opened[:-1], size)
         opened[-1].write(text)
     total = sum(weight.nbytes for weight in stored)
-    return {"format": "tfjs_graph", "bytes": len(text) + total, "weights": total, "shards": len(shards)}, [*findings, *more]
+    return {"format": "tfjs_graph", "bytes": len(text) + total, "weights": total, "shards": len(shards)}, findings
 
 
 def _counted(stored: Iterable[tfjs_weights.Stored], advance: Any) -> Iterable[tfjs_weights.Stored]:

@@ -113,7 +113,7 @@ async function load({ file }) {
   const { about, io } = handler(file);
   const layers = about.format === 'layers-model' || 'model_config' in about.modelTopology || 'class_name' in about.modelTopology;
   model = layers ? await tf.loadLayersModel(io) : await tf.loadGraphModel(io);
-  const port = (tensor) => ({ name: tensor.name, dtype: tensor.dtype, shape: tensor.shape || null });
+  const port = (tensor) => ({ name: tensor.name, dtype: tensor.dtype || 'float32', shape: tensor.shape || null });
   return { layers, inputs: model.inputs.map(port), outputs: model.outputs.map(port) };
 }
 

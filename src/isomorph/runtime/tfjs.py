@@ -70,6 +70,7 @@ class Loaded:
         self.layers = ports["layers"]
         self.fed = _ports(ports["inputs"], signature.get("inputs"))
         self.given = _ports(ports["outputs"], signature.get("outputs"))
+        self.stated = bool(signature.get("outputs"))
         self.inputs = [port for port, _ in self.fed]
         self.outputs = [port for port, _ in self.given]
 
@@ -77,7 +78,7 @@ class Loaded:
         """Outputs by name."""
         self.feed(feeds)
         answer = ask("run", outputs=[name for _, name in self.given], layers=self.layers, answer=True)
-        return {port["name"]: _stated(array, port["dtype"]) for (port, _), array in zip(self.given, answer["results"], strict=True)}
+        return {port["name"]: _stated(array, port["dtype"]) if self.stated else array for (port, _), array in zip(self.given, answer["results"], strict=True)}
 
     def prepared(self, feeds: dict[str, Any]) -> Callable[[], Any]:
         """A function that runs once on these inputs and waits for the results."""

@@ -11,7 +11,6 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._forms.common import matmul as shared_matmul
-from isomorph.dialects._forms.windows import grouped
 from isomorph.dialects._lower import Mapping
 from isomorph.dialects.tf.from_onnx.kernels import kernel_types as tensorflow_types
 from isomorph.dialects.tf.from_onnx.legalize import legalize
@@ -85,17 +84,6 @@ def matmul(op, a, b):
     return op.MatMul(op.Expand(a, [*lead, *op.static(a)[-2:]]), op.Expand(b, [*lead, *op.static(b)[-2:]]))
 
 
-@own("Conv")
-def conv(op, x, w, b=None, *, group=1, **window):
-    """One group, or one a channel."""
-    rank, sizes = op.of(x)
-    if rank == 4 and group > 1 and not (group == sizes[1] and op.static(w)[1] == 1):
-        window.pop("kernel_shape", None)
-        return grouped(op, x, w, b, group, lambda xi, wi, bi: op.Conv(xi, wi, bi, **window))
-    return own_conv(op, x, w, b, group=group, **window)
-
-
-own_conv = legalize.rules["", "Conv"].function
 SIGNED = {T.INT8, T.INT16, T.INT32, T.INT64}
 INTEGERS = SIGNED | {T.UINT8, T.UINT16, T.UINT32, T.UINT64}
 

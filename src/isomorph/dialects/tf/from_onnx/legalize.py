@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from isomorph.dialects._forms import positions
 from isomorph.dialects._forms.windows import conv as shared_conv
-from isomorph.dialects._forms.windows import dilated
-from isomorph.dialects._lower import Mapping
+from isomorph.dialects._forms.windows import dilated, grouped, padded, same_pads, spatial
+from isomorph.dialects._lower import Builder, Mapping
 from isomorph.dialects.tf.from_onnx.kernels import REAL
 from isomorph.passes.decompose import decompose, shape_of
 
@@ -35,15 +35,29 @@ _unless("DepthToSpace", lambda op, x, blocksize, mode="DCR": mode == "DCR")
 
 
 @legalize("Conv")
-def conv(op, x, w, b=None, *, dilations=None, **window):
-    """Kernels of three axes, and those of one group a channel, know no steps between their elements: zeros stand there instead."""
-    rank, sizes = op.of(x)
-    stepped = dilations is not None and any(step != 1 for step in dilations)
-    alone = window.get("group", 1) > 1 and window["group"] == sizes[1] and op.static(w)[1] == 1
-    if stepped and rank > 3 and (rank == 5 or alone):
-        window.pop("kernel_shape", None)
-        return op.Conv(x, dilated(op, w, list(dilations)), b, **window)
-    return shared_conv(op, x, w, b, dilations=dilations, **window)
+def conv(op, x, w, b=None, *, kernel_shape=None, group=1, dilations=None, strides=None, pads=None, auto_pad="NOTSET"):
+    """One group, or one a channel; the kernel of the latter knows one stride for both axes. It, and that of three axes, know no steps between the elements of
+    a window, so zeros stand there instead."""
+    n = op.of(x)[0] - 2
+    alone = group > 1 and op.static(w)[1] == 1
+    window = {"strides": list(strides or [1] * n), "dilations": list(dilations or [1] * n), "pads": pads, "auto_pad": auto_pad}
+    if n == 2 and group > 1 and not alone:
+        return grouped(op, x, w, b, group, lambda xi, wi, bi: op.Conv(xi, wi, bi, **window))
+    if any(step != 1 for step in window["dilations"]) and (n == 3 or (n == 2 and alone)):
+        return op.Conv(x, dilated(op, w, window["dilations"]), b, **window | {"dilations": [1] * n}, group=group)
+    if n == 2 and alone and len(set(window["strides"])) > 1:
+        ends = _ends(op, x, list(op.static(w)[2:]), window["strides"], pads, auto_pad)
+        y = op.Conv(padded(op, x, ends), w, b, strides=[1, 1], auto_pad="VALID", group=group)
+        return op.Slice(y, [0, 0], [1 << 31, 1 << 31], [2, 3], window["strides"])
+    return shared_conv(op, x, w, b, group=group, **window)
+
+
+def _ends(op: Builder, x: ir.Value, kernel: list[int], strides: list[int], pads: Any, auto_pad: str) -> list[int]:
+    """What is padded before and after each axis, as numbers."""
+    if auto_pad not in ("SAME_UPPER", "SAME_LOWER"):
+        return list(pads) if pads is not None and auto_pad == "NOTSET" else [0, 0, 0, 0]
+    pairs = [same_pads(*axis)[::1 if auto_pad == "SAME_UPPER" else -1] for axis in zip(spatial(op, x), kernel, strides, strict=True)]
+    return [before for before, _ in pairs] + [after for _, after in pairs]
 
 
 @legalize("Pow")

@@ -26,7 +26,7 @@ from_onnx.same({name: name for name in (
     "Round", "Sign", "Tanh", "Sigmoid", "Relu", "Relu6", "Softplus", "Softsign", "Erf", "Reciprocal", "Sub", "Mul", "Pow", "Equal", "Greater", "Less",
     "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Atan2", "Identity", "SquaredDifference", "NotEqual")})
 from_onnx.same({
-    "Not": "LogicalNot", "And": "LogicalAnd", "Or": "LogicalOr", "Xor": "NotEqual", "IsNaN": "IsNan", "BitwiseNot": "Invert", "Add": "AddV2",
+    "Not": "LogicalNot", "And": "LogicalAnd", "Or": "LogicalOr", "Xor": "NotEqual", "IsNaN": "IsNan", "BitwiseNot": "Invert",
     "Max": "Maximum", "Min": "Minimum", "GreaterOrEqual": "GreaterEqual", "LessOrEqual": "LessEqual", "Where": "SelectV2", "Det": "MatrixDeterminant",
 })
 
@@ -45,6 +45,16 @@ def numbers(op: Builder, values: Any) -> ir.Value:
 
 
 # ---- elements
+
+
+@from_onnx("Add")
+def add(op, a, b):
+    """A vector behind a product with a matrix is its bias, which runtimes compute together with it."""
+    for product, vector in ((a, b), (b, a)):
+        maker = product.producer()
+        if maker is not None and maker.op_type in ("MatMul", "BatchMatMulV2") and vector.is_initializer() and _is_bias(op, product, vector):
+            return op.BiasAdd(product, vector)
+    return op.AddV2(a, b)
 
 
 @from_onnx("Div")
@@ -406,6 +416,13 @@ def gemm(op, a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):
     return op.BiasAdd(y, c) if _is_bias(op, y, c) else op.AddV2(y, c)
 
 
+@from_onnx("FullyConnected")
+def fully_connected(op, x, weight, bias=None, *, transB=1):
+    """x [.., inputs] times weight [outputs, inputs] where transB is set, else [inputs, outputs]."""
+    name, flag = ("MatMul", "transpose_b") if op.of(x)[0] == 2 else ("BatchMatMulV2", "adj_y")
+    return _biased(op, op.make(name, [x, weight], {flag: transB}, dtype=x.dtype, shape=op.outputs[0].shape), bias)
+
+
 def _is_bias(op: Builder, y: ir.Value, c: ir.Value) -> bool:
     (rank, sizes), (depth, length) = op.of(y), op.of(c)
     return rank >= 2 and depth == 1 and length[0] == sizes[-1]
@@ -436,7 +453,7 @@ def conv(op, x, w, b=None, *, auto_pad="VALID", strides=(1, 1), dilations=(1, 1)
     window = {"strides": _across(strides), "padding": PADDING[auto_pad]}
     if len(strides) == 3:
         y = op.Conv3D(x, _turned(op, w, (2, 3, 4, 1, 0)), **window)
-    elif group > 1 and w.shape[1] == 1 and group == op.of(x)[1][3] and strides[0] == strides[1] and tuple(dilations) == (1, 1):
+    elif group > 1:
         y = op.DepthwiseConv2dNative(x, _by_channel(op, w, group), **window)
     else:
         y = op.Conv2D(x, _turned(op, w, (2, 3, 1, 0)), dilations=_across(dilations), **window)
