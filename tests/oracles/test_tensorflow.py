@@ -15,12 +15,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+import isomorph
 from isomorph import dialects
 from isomorph.artifact import Artifact
 from isomorph.formats import _table, saved_model
 from isomorph.model import Model
 from tests import environments
 from tests.oracles import running
+from tests.zoo import zoo
 
 HERE = Path(__file__).parent
 BAR = 0.98
@@ -177,3 +179,47 @@ def test_a_state_is_an_input_and_an_output(exported: tuple[Path, str], tmp_path:
     assert {f"{value.name}/next" for value in states} <= {value.name for value in model.graph.outputs}
     assert all(value.dtype == ir.DataType.FLOAT for value in states)
     assert sum(finding.code == "tf.state" for finding in model.findings) == 2
+
+
+# ---- TensorFlow 1
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp("graphs"), "graphs_child.py")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("branch", "If"), ("constants", "If"), ("branches", "If"), ("loop", "Loop"), ("loops", "Loop"),
+                                            ("branch-in-loop", "Loop"), ("map", "Loop"), ("scan", "Loop"), ("lstm", "LSTM"), ("gru", "GRU"),
+                                            ("rnn", "RNN"), ("lstm-lengths", "Loop")])
+@pytest.mark.parametrize("form", ["{}.pb", "{}_model", "{}_checkpoint/model.meta"])
+def test_graphs_of_tensorflow_1(graphs: Path, name: str, kind: str, form: str, tmp_path: Path) -> None:
+    path = graphs / form.format(name)
+    if form.endswith(".meta") and not path.exists():
+        pytest.skip("it has no variables")
+    artifact = Artifact.open(path)
+    read = _table.get(_table.identify(artifact).format).read
+    assert read is not None
+    model = dialects.to_hub(read(artifact))
+    with np.load(graphs / "graphs.npz") as values:
+        result, expected = ran(model, tmp_path, {"x": values[f"{name}/x"]})["y"], values[f"{name}/y"]
+    assert kind in {node.op_type for node in model.graph}
+    assert np.abs(result - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_a_vocabulary_beside_the_graph_becomes_a_table(graphs: Path, tmp_path: Path) -> None:
+    model = dialects.to_hub(saved_model.read(Artifact.open(graphs / "vocabulary_model")))
+    assert [node.op_type for node in model.graph] == ["LabelEncoder"]
+    assert ran(model, tmp_path, {"x": np.asarray(["b", "q", "c"], object)})["y"].tolist() == [1, -1, 2]
+
+
+# ---- a published model
+
+
+@pytest.mark.parametrize("target", ["model.onnx", "model.tflite"])
+def test_a_published_network_is_the_same_in_its_own_runtimes(target: str, tmp_path: Path) -> None:
+    """TensorFlow runs the source, ONNX Runtime or LiteRT the result."""
+    environments.use("tensorflow")
+    report = isomorph.convert(zoo("basic_pitch_saved_model").parent, tmp_path / target, timeout=300)
+    assert report.facts["verified"] == "native"
+    assert all(output["max_abs"] <= 1e-4 * output["range"] for output in report.facts["outputs"])

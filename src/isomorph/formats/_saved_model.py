@@ -14,7 +14,7 @@ from isomorph.wire.protobuf import Record
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
-    from isomorph.model import Model
+    from isomorph.model import Checkpoint, Model
     from isomorph.wire.tensor_bundle import Bundle
 
 INITIALISERS = ("__saved_model_init_op", "__saved_model_train_op")
@@ -91,6 +91,25 @@ def read_graph_def(artifact: Artifact) -> Model:
     return plain_model(graph_def, artifact, Model)
 
 
+def read_checkpoint(artifact: Artifact) -> Checkpoint:
+    """The tensors of a checkpoint by name, from its index or from the folder of the newest."""
+    from isomorph.model import Checkpoint
+    from isomorph.wire.tensor_bundle import open_bundle
+    name = artifact.name
+    if artifact.is_folder:
+        names = [name for name in artifact.names if name.endswith(".index")]
+        file = artifact.child(names[-1]) if names else None
+        if file is None:
+            raise Missing("there is no index of a checkpoint in this folder", where=artifact.where)
+        artifact, name = file, names[-1]
+    if artifact.path is None:
+        raise Missing("a checkpoint consists of several files: give a path", where=artifact.where)
+    if not name.endswith(".index"):
+        raise Unsupported("a checkpoint of the first version, or a part of one", where=artifact.where, hint="give its .index, or its .meta for the graph")
+    bundle = open_bundle(artifact.path.parent, name.removesuffix(".index"), artifact.limits)
+    return Checkpoint({key: stored_tensor(bundle, entry, key) for key, entry in bundle.items()})
+
+
 def plain_model(graph_def: Record, artifact: Artifact, kind: Any, content: Content | None = None, findings: list[Finding] | None = None) -> Model:
     """The model of a graph without a signature."""
     from isomorph.model import Signature
@@ -104,11 +123,27 @@ def plain_model(graph_def: Record, artifact: Artifact, kind: Any, content: Conte
 
 
 def _ends(graph_def: Record) -> list[str]:
-    """The nodes that give a value which nobody reads; of graphs that still train or save, those are many."""
+    """The nodes that give a value which nobody reads, but for those that come from saving and restoring."""
     read = {split_reference(reference.removeprefix("^"))[0] for node in graph_def.node for reference in node.input}
     silent = {"NoOp", "Const", "Placeholder", "SaveV2", "Assert", "Print", "RestoreV2", "Assign", "AssignVariableOp", "NextIteration", *HANDLES}
-    ends = [node.name for node in graph_def.node if node.name not in read and node.op not in silent]
+    nodes = {node.name: node for node in graph_def.node}
+    ends = [node.name for node in graph_def.node if node.name not in read and node.op not in silent and not _saves(node.name, nodes)]
     return ends or [node.name for node in graph_def.node if node.name not in read and node.op in ("Const", "Placeholder")]
+
+
+def _saves(name: str, nodes: dict[str, Record]) -> bool:
+    """Whether a node comes, also by control inputs, from one that saves or restores."""
+    seen: set[str] = set()
+    waiting = [name]
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in nodes:
+            continue
+        seen.add(name)
+        if nodes[name].op in ("SaveV2", "RestoreV2", "MergeV2Checkpoints"):
+            return True
+        waiting += [split_reference(reference.removeprefix("^"))[0] for reference in nodes[name].input]
+    return False
 
 
 class _Reader:
@@ -183,7 +218,7 @@ class _Reader:
     def assets(self, graph: Any) -> dict[str, Any]:
         """The lines of the files that tables are filled from. The graph's constant with their path becomes the name of the file."""
         found: dict[str, Any] = {}
-        for item in self.meta.asset_file_def:
+        for item in [*self.meta.asset_file_def, *self.listed_assets()]:
             file = self.asset(item.filename)
             if file is None:
                 self.findings.append(Finding("tf.asset", Severity.MEDIUM, self.file.where, f"the file assets/{item.filename} is not there"))
@@ -195,6 +230,12 @@ class _Reader:
                 from isomorph.tensors import array_tensor
                 value.const_value = array_tensor(item.filename, name)
         return found
+
+    def listed_assets(self) -> list[Record]:
+        """Where TensorFlow 1 lists them."""
+        collection = self.meta.collection_def.get("saved_model_assets")
+        anys = collection.any_list.value if collection is not None and collection.any_list is not None else ()
+        return [protobuf.read(item.value, schema()["AssetFileDef"], self.file.limits, self.file.where) for item in anys]
 
     def asset(self, name: str) -> Artifact | None:
         assets = self.folder.child("assets") if self.folder is not None else None

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isomorph.errors import IsomorphError, Usage
+from isomorph.errors import IsomorphError, Unsupported, Usage
 from isomorph.formats import Capabilities, Format, Match
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Finding, Report, Severity
@@ -31,6 +31,9 @@ NODES, INITIALIZERS = 1, 5
 EXTERNAL_DATA, DATA_LOCATION = 13, 14
 MOST_INITIALIZERS = 2_000                  # looked at for external data; a file that has it nearly always has it in its first large tensor
 OLDEST_WRITTEN = 13
+# ONNX Runtime 1.31 has these only as they were before opset 22.
+RANDOM = frozenset({"RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike", "Multinomial", "Bernoulli"})
+RANDOM_OPSET = 21
 EXTERNAL_ABOVE = 1_900_000_000             # bytes of weights; protobuf ends at 2 GiB
 STANDARD_DOMAINS = {"", "ai.onnx.ml", "ai.onnx.training", "ai.onnx.preview.training"}
 NEWEST_IR = 64                             # far above any IR version there is; a larger first varint belongs to another format
@@ -165,7 +168,7 @@ def write(model: Model, path: str | os.PathLike, *, force: bool = False, progres
     from isomorph.formats._onnx_writer import ExternalFile, Writer, weights
     from isomorph.model import HUB_OPSET
     path = Path(path)
-    graph, findings = _at_opset(model, HUB_OPSET if opset is None else opset)
+    graph, findings = _at_opset(model, _usual_opset(model, HUB_OPSET) if opset is None else opset)
     total = sum(tensor.nbytes for tensor in weights(graph))
     apart = total > EXTERNAL_ABOVE if external_data == "auto" else bool(external_data)
     if not apart and total > EXTERNAL_ABOVE:
@@ -190,6 +193,20 @@ def write(model: Model, path: str | os.PathLike, *, force: bool = False, progres
     facts = {"bytes": path.stat().st_size + (external.size if external else 0), "opset": graph.graph.opset_imports.get("", 0),
              "ir_version": record.ir_version, "external_data": external.name if external and external.payloads else None}
     return Report(str(path), findings, facts)
+
+
+def _usual_opset(model: Model, newest: int) -> int:
+    """The newest opset, but for a graph with random numbers one that ONNX Runtime has kernels for; where it cannot be lowered, the newest after all."""
+    graphs = (model.ir.graph, *model.ir.graph.subgraphs())
+    random = any(node.op_type in RANDOM for graph in graphs for node in graph)
+    if model.dialect != "onnx" or model.ir.graph.opset_imports.get("", newest) != newest or not random:
+        return newest
+    from isomorph.passes.downgrade import downgrade
+    try:
+        downgrade(model.ir.clone(), RANDOM_OPSET)
+    except Unsupported:
+        return newest
+    return RANDOM_OPSET
 
 
 def _data_names(path: Path) -> tuple[str, str]:

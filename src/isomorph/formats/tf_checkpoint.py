@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from isomorph.formats import Format, Match
 from isomorph.formats.saved_model import META_GRAPH, facts, is_meta_graph
+from isomorph.progress import SILENT, Progress
 from isomorph.wire import protobuf_head
 from isomorph.wire.protobuf_head import BYTES, VARINT
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
+    from isomorph.model import Checkpoint, Model
 
 TABLE = (0xDB4775248B80FB57).to_bytes(8, "little")          # the last eight bytes, tensorflow/core/lib/io/table_format
 HEADER = {1: VARINT, 2: VARINT, 3: BYTES}                   # BundleHeaderProto
@@ -83,7 +85,15 @@ def _identify_folder(artifact: Artifact) -> Match | None:
     return match
 
 
+def read(artifact: Artifact, *, signature: str | None = None, progress: Progress = SILENT) -> Model | Checkpoint:
+    """A .meta file is a graph with the variables of the checkpoint beside it; an index, or a folder with one, is the tensors by name."""
+    from isomorph.formats import _saved_model
+    if not artifact.is_folder and (match := _identify_graph(artifact)) is not None and match.holds == "graph":
+        return _saved_model.read_checkpoint_graph(artifact, signature)
+    return _saved_model.read_checkpoint(artifact)
+
+
 FORMAT = Format(
-    name="tf_checkpoint", title="TensorFlow checkpoint", extensions=(".index", ".ckpt", ".meta"), holds="weights",
-    spec="https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/tensor_bundle.proto", identify=identify,
+    name="tf_checkpoint", title="TensorFlow checkpoint", extensions=(".index", ".ckpt", ".meta"), holds="both", dialect="tf",
+    spec="https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/tensor_bundle.proto", identify=identify, read=read,
 )

@@ -179,6 +179,11 @@ class _Loop:
         node = value.producer()
         if node is None:
             raise Other
+        source = node.inputs[0].producer() if node.op_type == "Split" and node.inputs[0] is not None else None
+        if source is not None and source.op_type in ACTIVATIONS:                                  # one activation for all gates, taken apart afterwards
+            whole = self.gate(node.inputs[0], state)                                              # type: ignore[arg-type]
+            start, stop = self.columns(node, value)
+            return Gate(whole.name, whole.terms.cut(start, stop), whole.parameters)
         if node.op_type in ACTIVATIONS:
             defaults = DEFAULTS.get(node.op_type, {})
             parameters = {name: float(node.attributes[name].value) if name in node.attributes else default for name, default in defaults.items()}
@@ -258,13 +263,18 @@ class _Loop:
         return found
 
     def split(self, node: ir.Node, value: Value, state: Value) -> Terms:
+        return self.terms(node.inputs[0], state).cut(*self.columns(node, value))                   # type: ignore[arg-type]
+
+    @staticmethod
+    def columns(node: ir.Node, value: Value) -> tuple[int, int]:
+        """Which columns a part of a Split along the last axis has."""
         dims = shapes.dims(node.inputs[0])
         lengths = [shapes.dims(output) for output in node.outputs]
         axis = node.attributes.get_int("axis", 0)
         if dims is None or axis not in (len(dims) - 1, -1) or any(each is None or not isinstance(each[-1], int) for each in lengths):
             raise Other
         start = sum(each[-1] for each in lengths[:value.index() or 0])                            # type: ignore[index,misc]
-        return self.terms(node.inputs[0], state).cut(start, start + lengths[value.index() or 0][-1])          # type: ignore[index,operator,arg-type]
+        return start, start + lengths[value.index() or 0][-1]                                     # type: ignore[index,operator]
 
     def slice(self, node: ir.Node, state: Value) -> Terms:
         """Along the last axis, without a step."""
@@ -371,11 +381,24 @@ class _Loop:
             raise Other
         if node is not None and node.op_type == "MatMul":                                         # (reset * state) * R
             product, matrix = node.inputs[0].producer(), node.inputs[1]                            # type: ignore[union-attr]
+            if product is not None and product.op_type == "Concat" and matrix is not None and matrix.const_value is not None:
+                return self.joined(product, matrix, plain, state)
             if product is None or product.op_type != "Mul" or matrix is None or matrix.const_value is None or matrix.producer() is not None:
                 raise Other
             reset, _ = self.factors(node.inputs[0], lambda each: each is state)                    # type: ignore[arg-type]
             return reset, plain.plus(Terms(states=[(matrix.const_value, None, 0, int(matrix.const_value.shape.numpy()[-1]))])), 0, Terms()
         raise Other
+
+    def joined(self, node: ir.Node, matrix: Value, plain: Terms, state: Value) -> tuple[Value, Terms, int, Terms]:
+        """The product of a matrix with the input and the state that was reset, side by side."""
+        dims = [shapes.dims(part) for part in node.inputs]
+        known = all(each is not None and isinstance(each[-1], int) for each in dims)
+        if len(dims) != 2 or node.inputs[0] is not self.read or matrix.producer() is not None or not known:
+            raise Other
+        reset, _ = self.factors(node.inputs[1], lambda each: each is state)                        # type: ignore[arg-type]
+        rows, columns = dims[0][-1], int(matrix.const_value.shape.numpy()[-1])                     # type: ignore[index,union-attr]
+        both = Terms([(matrix.const_value, slice(0, rows), 0, columns)], [(matrix.const_value, slice(rows, None), 0, columns)])
+        return reset, plain.plus(both), 0, Terms()
 
     def rnn(self, states: Sequence[int]) -> Callable[[], None] | None:
         if len(states) != 1:

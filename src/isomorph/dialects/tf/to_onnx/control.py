@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from isomorph.dialects._lower import constant
+from isomorph.dialects._lower import Rejected, constant
 from isomorph.dialects.tf.to_onnx.lowering import Elements, Lowering, TfBuilder, Variable, detach
 from isomorph.dialects.tf.to_onnx.operators import BOOL, INT64, STRING, Value, to_onnx
 from isomorph.dialects.tflite.to_onnx.operators import longs
@@ -355,12 +355,39 @@ class _Loop:
         for place, value in zip(scanned, node.outputs[len(carried) + len(self.held):], strict=True):
             dims = shapes.dims(value)
             length = self.lists[place].length
-            known = constant(length) if length is not None and results[place].meta["thing"].writes[0][0] is not None else None
+            in_place = results[place].meta["thing"].writes[0][0] is not None
+            known = constant(length) if length is not None and in_place and self.fills(place, again, entries, results) else None
             value.shape = None if dims is None else ir.Shape([int(known.reshape(-1)[0]) if known is not None else None, *dims])
         op.made.append(node)
         context.state = dict(before) | dict(zip(self.held, node.outputs[len(carried):], strict=False))
-        final = dict(zip([*carried, *self.held, *scanned], node.outputs, strict=True))
+        final: dict[Any, Value] = dict(zip([*carried, *self.held, *scanned], node.outputs, strict=True))
+        for place in scanned:
+            if results[place].meta["thing"].writes[0][0] is not None and not self.fills(place, again, entries, results):
+                final[place] = self.filled(final[place], self.lists[place])
         return [self.inputs[place] if place in self.fixed else self.result(place, final[place]) for place in range(len(self.inputs))]
+
+    def fills(self, place: int, again: Value, entries: list[Value], results: list[Value]) -> bool:
+        """Whether the loop runs until every element of a list has been written: all that it asks is whether counters are below the length."""
+        length = self.lists[place].length
+        node = again.producer()
+        if length is None or node is None:
+            return False
+        if node.op_type == "And":
+            return all(self.fills(place, part, entries, results) for part in node.inputs if part is not None)
+        if node.op_type != "Less" or node.inputs[1] is None:
+            return False
+        counter = next((slot for slot, value in enumerate(results) if value is node.inputs[0]), None)
+        return counter is not None and self.counts(counter, entries, results) and same_number(node.inputs[1], length)
+
+    def filled(self, tensor: Value, thing: Elements) -> Value:
+        """The elements that the loop never reached are zeros."""
+        op, rank = self.op, self.op.of(tensor)[0]
+        more = op.Sub(op.Unsqueeze(longs(op, thing.length), [0]), op.Shape(tensor, start=0, end=1))               # type: ignore[arg-type]
+        rest = [op.const([0] * (rank - 1))] if rank > 1 else []
+        dims, length = shapes.dims(tensor), constant(thing.length)
+        made = op.Pad(tensor, op.Concat(op.const([0] * rank), more, *rest, axis=0))
+        made.shape = ir.Shape([int(length.reshape(-1)[0]) if length is not None else None, *(dims or [])[1:]]) if dims else made.shape
+        return made
 
     @staticmethod
     def entry(value: Value) -> Value:
@@ -379,3 +406,108 @@ class _Loop:
         if place not in self.lists:
             return value
         return self.op.as_value(replace(self.lists[place], tensor=value, length=None, slot=None, writes=()))
+
+
+def same_number(first: Value, second: Value) -> bool:
+    """Whether two scalars are one: the same value, the same constant, or the same size."""
+    a, b = constant(first), constant(second)
+    if a is not None and b is not None:
+        return int(a.reshape(-1)[0]) == int(b.reshape(-1)[0])
+    known = [shapes.known(value) for value in (first, second)]
+    return first is second or (known[0] is not None and known[0] == known[1] and known[0] != (None,))
+
+
+# ---- TensorFlow 1
+
+
+@to_onnx("Switch", "RefSwitch")
+def switch(op, x, condition):
+    """Two names for x, one in each branch. Both branches are carried out, unless the condition is known; Merge chooses."""
+    known, outer = constant(condition), x.meta.get("branches", ())
+    found = []
+    for side in (0, 1):
+        if known is not None and bool(known) != bool(side):
+            found.append(Lowering.unknown(op.outputs[side]))
+            continue
+        value = op.as_value(x.meta["thing"]) if "thing" in x.meta else TfBuilder(op.node, op.context).Identity(x)
+        value.meta["branches"] = (*outer, (condition, side))
+        if "known" in x.meta:
+            value.meta["known"] = x.meta["known"]
+        found.append(value)
+    op.context.pivots[op.context.scope + "?"] = ()
+    return found
+
+
+@to_onnx("Enter", "RefEnter", "Exit", "RefExit", "LoopCond", "NextIteration", "RefNextIteration")
+def pass_on(op, x, **rest):
+    return x
+
+
+def merged(context: Lowering, node: ir.Node, env: dict[ir.Value, ir.Value]) -> tuple[Value, Value]:
+    """The value of the branch that was taken, and which one that was."""
+    values = [context.lookup(env, value) for value in node.inputs]
+    tags = [_tags(context, source, value) for source, value in zip(node.inputs, values, strict=True)]
+    op = TfBuilder(node, context)
+    alive = [place for place, value in enumerate(values) if value is not None and not value.meta.get("blocked")]
+    if len(alive) == 1 or len(values) == 1:
+        place = alive[0] if alive else 0
+        return values[place], op.const(np.int32(place))                         # type: ignore[return-value]
+    both = [tag for tag in tags[0] if any(other[0] is tag[0] and other[1] != tag[1] for other in tags[1])]
+    choice = both[-1] if both else tags[0][-1] if tags[0] else (tags[1][-1][0], 1 - tags[1][-1][1]) if tags[1] else None
+    if len(values) != 2 or choice is None or not alive:
+        context.blocked(node, values, "its branches do not show which condition they belong to")
+        return Lowering.unknown(node.outputs[0]), Lowering.unknown(node.outputs[1])
+    condition, side = choice
+    first, second = (0, 1) if side else (1, 0)                                 # the branch of a true condition, that of a false one
+    (result,) = branched(op, truth(op, condition), lambda: [values[first]], lambda: [values[second]])
+    rest = tuple(tag for tag in tags[0] if tag[0] is not condition)
+    if rest:
+        result.meta["branches"] = rest
+    index = op.Where(truth(op, condition), op.const(np.int32(first)), op.const(np.int32(second)))
+    return result, index
+
+
+def _tags(context: Lowering, source: Value | None, value: Value | None) -> tuple:
+    """The branches that a value is in; a constant is in those of the node that it waits for."""
+    if value is None:
+        return ()
+    waited = source.meta.get("control", ()) if source is not None else ()
+    return value.meta.get("branches") or tuple(tag for name in waited for tag in context.pivots.get(context.scope + name, ()))
+
+
+def frame(context: Lowering, loop: Any, env: dict[ir.Value, ir.Value]) -> None:
+    """A loop of TensorFlow 1. What it reads from around it is in `env`."""
+    inputs = [context.lookup(env, value) for value in loop.starts]
+    outputs = [ir.Value(name=None, type=value.type) for value in loop.rounds]
+    node = ir.Node("tf", "While", [], outputs=outputs, name=context.scope + (loop.name.rpartition("/")[0] or loop.name or "while"))
+
+    def carried_out(items: Sequence[Any], names: Sequence[Value], values: Sequence[Value], wanted: Sequence[Value]) -> list[Value]:
+        inner = dict(env)
+        inner.update(zip(names, values, strict=True))
+        if names is not loop.rounds:
+            inner.update(zip(loop.rounds, values, strict=True))
+        for item in items:
+            context.carry_out(item, inner)
+        return [context.lookup(inner, value) for value in wanted]               # type: ignore[misc]
+    if any(value is not None and value.meta.get("blocked") for value in inputs):
+        results = [Lowering.unknown(value) for value in outputs]
+    else:
+        op = TfBuilder(node, context)
+        fixed = {place for place, (start, end) in enumerate(zip(loop.inner, loop.following, strict=True)) if _same(start, end)}
+        try:
+            results = looped(op, inputs, lambda values: carried_out(loop.condition, loop.rounds, values, [loop.test])[0],      # type: ignore[arg-type]
+                             lambda values: carried_out(loop.body, loop.inner, values, loop.following), fixed)
+        except Rejected as why:
+            results = [value or Lowering.unknown(output) for value, output in zip(context.blocked(node, inputs, str(why)), outputs, strict=True)]
+    for exits, result in zip(loop.exits, results, strict=True):
+        for value in exits:
+            env[value] = result
+
+
+def _same(start: Value, end: Value) -> bool:
+    """Whether a variable is handed on as it is."""
+    node = end.producer()
+    while node is not None and node.op_type in ("Identity", "NextIteration") and node.inputs[0] is not None:
+        end = node.inputs[0]
+        node = end.producer() if end is not start else None
+    return end is start

@@ -18,6 +18,7 @@ from isomorph.dialects._lower import Builder, Rejected, Rewrite
 from isomorph.dialects._lower import Mapping as Table
 from isomorph.errors import Damaged, IsomorphError, Unsafe
 from isomorph.passes import fold, shapes
+from isomorph.report import Finding, Severity
 from isomorph.wire.limits import DEFAULT, Limits
 from isomorph.wire.tf_operators import operator
 
@@ -121,6 +122,7 @@ class Lowering(Rewrite):
         self.constants: dict[ir.Value, ir.Value] = {}
         self.depth = 0                                      # of bodies around the walk
         self.assets: Mapping[str, Any] = {}                 # lines of the files of the model, by name
+        self.pivots: dict[str, tuple] = {}                  # nodes that are only carried out in some branch of TensorFlow 1 -> which
         self.kept: dict[str, str] = {}                      # nodes that stay custom operators -> why
 
     # ---- values
@@ -187,14 +189,31 @@ class Lowering(Rewrite):
 
     # ---- the walk
 
-    def walk(self, graph: ir.Graph, env: dict[ir.Value, ir.Value]) -> list[ir.Value]:
+    def walk(self, graph: Any, env: dict[ir.Value, ir.Value]) -> list[ir.Value]:
         """Carries out a graph whose inputs are in `env` and returns what its outputs are."""
         for node in graph:
             self.left -= 1
             if self.left < 0:
                 raise Unsafe(f"functions that call each other make more than {EXPANSION} times what the file holds", where=self.graph.name or "")
-            self.step(node, env)
+            self.carry_out(node, env)
         return [self.lookup(env, value) for value in graph.outputs]      # type: ignore[misc]
+
+    def carry_out(self, item: Any, env: dict[ir.Value, ir.Value]) -> None:
+        """A node, or a loop that was found among the nodes of TensorFlow 1."""
+        if not isinstance(item, ir.Node):
+            from isomorph.dialects.tf.to_onnx import control
+            control.frame(self, item, env)
+        elif item.op_type in ("Merge", "RefMerge"):
+            from isomorph.dialects.tf.to_onnx import control
+            env[item.outputs[0]], env[item.outputs[1]] = control.merged(self, item, env)
+        else:
+            self.step(item, env)
+
+    def branches(self, node: ir.Node, inputs: Sequence[ir.Value | None]) -> tuple:
+        """The branches of TensorFlow 1 that a node is in: those of its inputs, and of the nodes that it waits for."""
+        found = [tag for value in inputs if value is not None for tag in value.meta.get("branches", ())]
+        found += [tag for name in node.meta.get("control", ()) for tag in self.pivots.get(self.scope + name, ())]
+        return tuple(dict.fromkeys(found))
 
     def step(self, node: ir.Node, env: dict[ir.Value, ir.Value]) -> None:
         inputs = [self.lookup(env, value) for value in node.inputs]
@@ -202,6 +221,10 @@ class Lowering(Rewrite):
         copy = ir.Node("tf", node.op_type, inputs, list(node.attributes.values()), outputs=outputs, name=self.scope + (node.name or ""))
         copy.meta.update(node.meta)
         results = self.results(copy, inputs)
+        tags = self.branches(node, inputs) if self.pivots or node.op_type in ("Switch", "RefSwitch") else ()
+        if tags and node.op_type not in ("Switch", "RefSwitch"):
+            results = [self.tagged(copy, value, tags) for value in results]
+            self.pivots[self.scope + (node.name or "")] = tags
         for index in range(len(copy.inputs)):
             copy.replace_input_with(index, None)
         for value, result in zip(node.outputs, results, strict=False):
@@ -209,6 +232,19 @@ class Lowering(Rewrite):
                 env[value] = self.agreed(copy, result, value)
             else:
                 env[value] = ir.Value(name=None, type=value.type)
+
+    def tagged(self, node: ir.Node, value: ir.Value | None, tags: tuple) -> ir.Value | None:
+        """A value that is only there in some branch; a value that others share gets a name of its own first."""
+        if value is None or value.meta.get("branches") == tags:
+            return value
+        if "thing" in value.meta or value.meta.get("blocked"):
+            return value
+        copy = value
+        if value.producer() is None or value not in [output for made in self.current[-1:] for output in made.outputs]:
+            copy = TfBuilder(node, self).Identity(value)
+            copy.const_value = value.const_value
+        copy.meta["branches"] = tags
+        return copy
 
     def agreed(self, node: ir.Node, result: ir.Value, declared: ir.Value) -> ir.Value:
         """A result in the type that TensorFlow gives it; the rules need not care."""
@@ -285,6 +321,10 @@ class Lowering(Rewrite):
             self.kept[kept.name or ""] = reason
             self.current.append(kept)
             return list(outputs)
+        if not node.outputs:
+            sentence = f"tf::{node.op_type} gives nothing to the graph and is left out: {reason}"
+            self.findings.append(Finding("operator.dropped", Severity.MEDIUM, node.name or "", sentence))
+            return []
         entry = (node.op_type, node.name or node.op_type, reason)
         if entry not in self.blockers:
             self.blockers.append(entry)
