@@ -9,6 +9,7 @@ from typing import Any
 
 import environments
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -73,3 +74,28 @@ def test_odd_names_and_several_outputs(tmp_path: Path, kind: str) -> None:
     report = isomorph.convert(source, target)
     assert report.facts["verified"] == "native"
     assert len(report.facts["outputs"]) == 3
+
+
+def test_frozen_graphs_keep_the_order_of_their_outputs(tmp_path):
+    """Nothing but the order of its nodes says which output of a frozen graph is which."""
+    nodes = [helper.make_node("Neg", ["x"], ["third"]), helper.make_node("Abs", ["x"], ["first"]), helper.make_node("Exp", ["x"], ["second"])]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in ("first", "second", "third")]
+    graph = helper.make_graph(nodes, "order", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3])], values)
+    path = tmp_path / "order.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+    report = isomorph.convert(path, tmp_path / "order.pb", to="graphdef")
+    assert [output["name"] for output in report.facts["outputs"]] == ["first", "second", "third"]
+    assert all(output["passed"] for output in report.facts["outputs"])
+
+
+def test_equal_weights_become_one_variable(tmp_path):
+    weight = numpy_helper.from_array(np.ones((4, 4, 3, 3), np.float32), "w")
+    again = numpy_helper.from_array(np.ones((4, 4, 3, 3), np.float32), "v")
+    nodes = [helper.make_node("Conv", ["x", "w"], ["a"]), helper.make_node("Conv", ["a", "v"], ["y"])]
+    graph = helper.make_graph(nodes, "equal", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 8, 8])],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 4, 4, 4])], [weight, again])
+    path = tmp_path / "equal.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+    isomorph.convert(path, tmp_path / "equal", to="saved_model")
+    data = sum(file.stat().st_size for file in (tmp_path / "equal").rglob("variables.data*"))
+    assert 576 <= data < 1152

@@ -64,7 +64,7 @@ def modern_tensors(root: Layer, content: hdf5_data.Content) -> dict[str, Any]:
 
 def _places(place: str) -> tuple[str, ...]:
     """Where files of different releases keep a variable: 2.13 had another name for the layers of a model, some attributes became private."""
-    return place, place.replace("layers/", "_layer_checkpoint_dependencies/"), place.replace("_dense/", "_dense/").replace("/_", "/"), _private(place)
+    return place, place.replace("layers/", "_layer_checkpoint_dependencies/"), place.replace("/_", "/"), _private(place)
 
 
 def _private(place: str) -> str:

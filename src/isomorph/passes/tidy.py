@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
@@ -116,3 +119,19 @@ def scalar(value: ir.Value | None) -> float | None:
     """The one number of a constant, None for anything else."""
     array = constant(value)
     return float(array.reshape(-1)[0]) if array is not None and array.size == 1 and array.dtype.kind in "fiu" else None
+
+
+def share_equal(graph: ir.Graph, most: int) -> None:
+    """Makes one of initializers that hold the same numbers in the same shape, up to `most` elements each; larger ones would take long to compare.
+
+    onnx-ir has such a pass, which fails on arrays that are not contiguous, as transposed weights are."""
+    known: dict[tuple[Any, ...], ir.Value] = {}
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.size > most or tensor.dtype == ir.DataType.STRING or value.is_graph_input() or value.is_graph_output():
+            continue
+        key = (tensor.dtype, tuple(tensor.shape), hashlib.sha256(tensor.tobytes()).digest())
+        kept = known.setdefault(key, value)
+        if kept is not value:
+            value.replace_all_uses_with(kept)
+            del graph.initializers[name]

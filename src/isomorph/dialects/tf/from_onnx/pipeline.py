@@ -22,9 +22,10 @@ from isomorph.passes.decompose import decompose
 from isomorph.passes.fold import fold
 from isomorph.passes.recurrent import recurrent
 from isomorph.passes.resample import resample
-from isomorph.passes.tidy import sweep, tidy
+from isomorph.passes.tidy import share_equal, sweep, tidy
 from isomorph.report import Finding, Severity
 
+MOST_COMPARED = 1 << 16         # elements up to which equal weights are found and become one
 WANTS_LAST = {"Conv", "TransposedConv", "MaxPool", "AveragePool", "ResizeSpatial", "DepthToSpace", "SpaceToDepth"}
 
 
@@ -83,6 +84,8 @@ def from_hub(model: Model, to: Target = TENSORFLOW) -> Model:
     captures.own_constants(graph)
     done = rewrite(graph, to.kernel, "tf")
     sweep(graph)
+    for each in (graph, *graph.subgraphs()):
+        share_equal(each, MOST_COMPARED)
     own_outputs(graph)
     blockers = [(operator, where, reasons.get(where, why)) for operator, where, why in done.blockers]
     if blockers:
@@ -101,13 +104,17 @@ def from_hub(model: Model, to: Target = TENSORFLOW) -> Model:
 
 def own_outputs(graph: ir.Graph) -> None:
     """Every output of the main graph is the only output of a node that no other reads, because that is how outputs of frozen graphs are known, and a node
-    has a name, while what else it makes has only a number."""
+    has a name, while what else it makes has only a number. These nodes stand in the order of the outputs, which nothing else tells."""
     outputs = list(graph.outputs)
+    order = {node: number for number, node in enumerate(graph)}
+    last = -1
     for place, value in enumerate(outputs):
         node = value.producer()
         alone = node is not None and not any(other.uses() or (other is not value and other in outputs) for other in node.outputs)
-        if alone and not value.index() and value not in outputs[:place]:
+        if alone and not value.index() and value not in outputs[:place] and order[node] > last:
+            last = order[node]
             continue
+        last = len(order)
         copy = ir.node("Identity", [value], domain="tf")
         out = copy.outputs[0]
         out.type, out.shape, out.name = value.type, value.shape, value.name
