@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from isomorph.artifact import Artifact as Artifact
     from isomorph.difference import diff as diff
     from isomorph.inspection import inspect as inspect
+    from isomorph.live import from_torch as from_torch
+    from isomorph.live import to_torch as to_torch
     from isomorph.model import Checkpoint as Checkpoint
     from isomorph.model import Model as Model
     from isomorph.planning import Plan as Plan
@@ -37,12 +39,13 @@ _sympy.install()
 _HOME = {
     "open": "api", "identify": "api", "run": "api", "bench": "api", "inspect": "inspection", "plan": "planning", "convert": "planning",
     "Plan": "planning", "verify": "verification", "diff": "difference", "quantize": "quantization",
+    "from_torch": "live", "to_torch": "live",
     "Artifact": "artifact", "Model": "model", "Checkpoint": "model",
     "Finding": "report", "Report": "report",
 }
 
-__all__ = ["Artifact", "Checkpoint", "Finding", "Model", "Plan", "Report", "bench", "convert", "diff", "identify", "inspect", "open", "plan", "quantize", "run",
-           "verify"]
+__all__ = ["Artifact", "Checkpoint", "Finding", "Model", "Plan", "Report", "bench", "convert", "diff", "from_torch", "identify", "inspect", "open", "plan",
+           "quantize", "run", "to_torch", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -32,6 +32,12 @@ def gemm(op, a, b, c=None, *, alpha=1.0, beta=1.0, transA=0, transB=0):
     return op.linear(a, b, c)
 
 
+@from_onnx("Linear")
+def linear(op, x, w, b=None):
+    """A name of `forms`."""
+    return op.linear(x, w, b)
+
+
 @from_onnx("MaxPool")
 def max_pool(op, x, *, kernel_shape, auto_pad="NOTSET", pads=None, strides=None, dilations=None, ceil_mode=0, storage_order=0):
     n = len(kernel_shape)

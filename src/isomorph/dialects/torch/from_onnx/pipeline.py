@@ -6,12 +6,13 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from isomorph.dialects._forms.rounds import to_kernel
-from isomorph.dialects._lower import Mapping
+from isomorph.dialects._lower import Mapping, rewrite
 from isomorph.dialects.torch.calls import DOMAIN, Calls
 from isomorph.dialects.torch.from_onnx import layers
-from isomorph.dialects.torch.from_onnx.forms import forms
+from isomorph.dialects.torch.from_onnx.forms import bare_layers, biased_layers, forms
 from isomorph.dialects.torch.from_onnx.kernels import kernel_types
 from isomorph.dialects.torch.from_onnx.operators import from_onnx
+from isomorph.dialects.torch.from_onnx.windows import windows
 from isomorph.errors import Unsupported
 from isomorph.model import Model
 from isomorph.passes import functions, fuse, shapes, types
@@ -27,7 +28,7 @@ CONTROL = ("If", "Loop")
 simplify = Mapping().update(decompose).update(resample).update(recurrent)
 for _key in from_onnx.rules:
     simplify.rules.pop(_key, None)
-simplify.update(forms)
+simplify.update(forms).update(windows)
 
 
 def from_hub(model: Model) -> Model:
@@ -48,7 +49,9 @@ def from_hub(model: Model) -> Model:
     types.legalize(graph, kernel_types, findings)
     fold(graph)
     tidy(graph)
-    sweep(graph)
+    for layers_of_weights in (biased_layers, bare_layers):
+        rewrite(graph, layers_of_weights, keep=lambda node: True, infer=shapes.infer_node)
+        sweep(graph)
     calls = Calls(graph, from_onnx, DOMAIN, keep=lambda node: node.op_type in CONTROL and not node.domain, infer_node=shapes.infer_node)
     calls.refused = reasons
     done = calls.run()
