@@ -559,6 +559,20 @@ def composed(K, L):
             )
 
 
+def quantized(K, L):
+    """Layers whose weights Keras 3 has made integers of."""
+    for mode in ("int8", "int4"):
+        def build(mode=mode):
+            words = L.Input((6,), dtype="int32")
+            model = K.Model(words, L.Dense(5)(L.Dense(12, activation="relu")(L.Embedding(10, 8)(words))))
+            rng = np.random.default_rng(1)
+            for weight in model.weights:
+                weight.assign(rng.standard_normal(weight.shape))
+            model.quantize(mode)
+            return model
+        yield f"quantized-{mode}", build
+
+
 def operations(K, L):
     """Keras operations inside functional models."""
     from keras import ops
@@ -965,7 +979,8 @@ class Maker:
         line = {"name": name}
         try:
             model = build()
-            self.randomise(model, rng)
+            if not name.startswith("quantized"):
+                self.randomise(model, rng)
             inputs = [self.feed(tensor, rng, name) for tensor in model.inputs]
             outputs = (
                 model.predict_on_batch(inputs if len(inputs) > 1 else inputs[0])
@@ -1047,6 +1062,7 @@ def every(K, library):
     assert not missing, f"no row for {sorted(missing)}"
     yield from composed(K, L)
     if library == "keras":
+        yield from quantized(K, L)
         yield from operations(K, L)
     else:
         yield from raw(K, L)

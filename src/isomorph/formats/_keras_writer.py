@@ -54,19 +54,19 @@ class Written:
         from isomorph.dialects.keras.config import Layer
         self.generation = generation
         self.graph, self.metadata = model.graph, model.metadata
+        _own_outputs(model.graph)
         self.used: set[str] = set()
         self.inputs = {value: self.unique(value.name or "input") for value in self.graph.inputs}
-        outputs = {value: self.unique(value.name or "output") for value in self.graph.outputs if value not in self.inputs}
+        outputs = {value: self.unique(value.name or "output") for value in self.graph.outputs}
         self.steps: dict[ir.Node, Step] = {}
         for node in self.graph:
             own = next((outputs[value] for value in node.outputs if value in outputs), None) if len(node.outputs) == 1 else None
-            data = json.loads(node.attributes["layer"].value)
-            names = json.loads(node.attributes["variables"].value)
+            data, call, names = _described(node)
             start = len(node.inputs) - len(names)
             variables: dict[str, Any] = {name: node.inputs[start + place] for place, name in enumerate(names)}
             name = own or self.unique(node.name or data["class_name"])
             layer = Layer(data["class_name"], name, {"name": name, **self.settings(data["config"])}, data["kind"])
-            self.steps[node] = Step(node, name, layer, json.loads(node.attributes["call"].value), variables)
+            self.steps[node] = Step(node, name, layer, call, variables)
         self.order = self.arranged()
         self.check()
 
@@ -159,6 +159,30 @@ class Written:
     def only_layers(self) -> bool:
         """Whether Keras 2 has everything in it: layers, called with tensors."""
         return all(step.layer.kind == "keras" and not any(value.const_value is not None for value in step.tensors) for step in self.steps.values())
+
+
+def _described(node: ir.Node) -> tuple[dict[str, Any], dict[str, Any], list[str]]:
+    """Layer, call and names of the variables of a node. The engine puts plain Identity nodes where an output needs a name of its own."""
+    if "layer" not in node.attributes:
+        return {"class_name": "Copy", "kind": "ops", "config": {}}, {"args": [{"slot": 0}], "kwargs": {}}, []
+    return tuple(json.loads(node.attributes[key].value) for key in ("layer", "call", "variables"))  # type: ignore[return-value]
+
+
+def _own_outputs(graph: ir.Graph) -> None:
+    """Outputs of Keras are called after the layer that makes them, so each gets one of its own."""
+    import onnx_ir as ir
+    seen: set[ir.Value] = set()
+    for place, value in enumerate(graph.outputs):
+        node = value.producer()
+        if (node is None or len(node.outputs) > 1 or value in seen) and value.const_value is None:
+            copy = ir.node("Identity", [value], domain="keras")
+            copy.outputs[0].type, copy.outputs[0].shape = value.type, value.shape
+            copy.outputs[0].name = f"{value.name}_{place}" if value in seen else value.name
+            graph.append(copy)
+            graph.outputs[place] = copy.outputs[0]
+            if not value.is_graph_input():
+                value.name = f"{value.name}_value"
+        seen.add(value)
 
 
 # ---- Keras 3

@@ -74,22 +74,24 @@ def own(kind: str, config: Config) -> list[tuple[str, bool, int]]:
             found.append((name, not word.startswith("~"), len(found)))
     if kind == "SpectralNormalization":
         found = [("vector_u", False, 1)]                # its place 0 is the kernel of the layer inside
-    quantized = _quantization(config)
+    quantized = quantization_of(config)
     if quantized and kind in ("Dense", "EinsumDense", "Embedding", "ReversibleEmbedding"):
         found = _quantized(kind, quantized, config, found)
     return found
 
 
-def _quantization(config: Config) -> str:
+def quantization_of(config: Config) -> str:
+    """How a layer's weights are quantised: `int8`, `int4`, `int4/128` in blocks, and others; empty where they are not."""
     policy = config.get("dtype")
-    return str(policy.get("mode") or "") if isinstance(policy, dict) and "Quantized" in policy["policy"] else ""
+    return str(policy.get("mode") or "") if isinstance(policy, dict) and policy.get("policy") not in (None, "DTypePolicy") else ""
 
 
 def _quantized(kind: str, mode: str, config: Config, found: list[tuple[str, bool, int]]) -> list[tuple[str, bool, int]]:
     names = [name for name, _, _ in found]
-    names += [f"{name}_scale" for name in names if name in ("kernel", "embeddings", "reverse_embeddings")]
-    if mode == "int4" and config.get("quantization_config") is not None and (config["quantization_config"].get("config") or {}).get("block_size"):
-        names += [f"{name}_zero" for name in names if name in ("kernel", "embeddings")] + ["g_idx"]
+    main = [name for name in names if name in ("kernel", "embeddings", "reverse_embeddings")]
+    names += [f"{name}_scale" for name in main]
+    if mode.startswith("int4/") and not mode.endswith("/-1"):
+        names += [f"{name}_zero" for name in main] + ["g_idx"]
     return [(name, name == "bias", place) for place, name in enumerate(names)]
 
 

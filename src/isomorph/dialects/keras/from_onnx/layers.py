@@ -90,6 +90,11 @@ def resize(op, x, sizes, *, mode, align_corners=0, half_pixel_centers=0):
     return op.layer("Resizing", x, height=int(known[0]), width=int(known[1]), interpolation="bilinear", data_format="channels_last")
 
 
+@from_onnx("last::WholeUpsampling")
+def upsampling(op, x, *, factors, mode):
+    return op.layer("UpSampling2D", x, size=list(factors), interpolation="nearest" if mode == "nearest" else "bilinear", data_format="channels_last")
+
+
 @from_onnx("last::DepthToSpace", "last::SpaceToDepth")
 def blocks(op, x, *, blocksize, mode="DCR"):
     return op.ops(op.node.op_type, x, block_size=blocksize, data_format="channels_last")

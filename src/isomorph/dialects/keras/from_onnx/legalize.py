@@ -4,6 +4,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from isomorph.dialects._forms.resizing import resize as shared_resize
 from isomorph.dialects._forms.windows import conv_transpose as shared_conv_transpose
 from isomorph.dialects._forms.windows import padded, resolve_pads
 from isomorph.dialects._lower import Mapping, constant
@@ -70,6 +71,21 @@ def conv(op, x, w, b=None, *, kernel_shape=None, auto_pad="NOTSET", pads=None, s
 @legalize("ConvTranspose")
 def conv_transpose(op, x, w, b=None, **window):
     return shared_conv_transpose(op, x, w, b, **window)
+
+
+@legalize("Resize")
+def resize(op, x, roi=None, scales=None, sizes=None, **settings):
+    """Pictures made larger by whole factors have a layer of their own, whatever their size is."""
+    factors = constant(scales)
+    mode, where = settings.get("mode", "nearest"), settings.get("coordinate_transformation_mode", "half_pixel")
+    nearest = mode == "nearest" and ((where == "asymmetric" and settings.get("nearest_mode") == "floor") or where == "half_pixel")
+    plain = not any(settings.get(name) for name in ("antialias", "exclude_outside", "axes"))
+    if factors is None or sizes is not None or not plain or not (nearest or (mode == "linear" and where == "half_pixel")) or len(factors) != 4 or (
+            any(factors[:2] != 1) or any(factors != factors.astype(int)) or any(factors < 1)):
+        return shared_resize(op, x, roi, scales, sizes, **settings)
+    whole = [int(factor) for factor in factors[2:]]
+    shape = [*op.of(x)[1][:2], *(size * factor if isinstance(size, int) else None for size, factor in zip(op.of(x)[1][2:], whole, strict=True))]
+    return op.WholeUpsampling(x, factors=whole, mode=mode, _dtype=x.dtype, _shape=shape)
 
 
 @legalize("MatMul")

@@ -20,7 +20,7 @@ SAME = {
     "Abs": "Absolute", "Ceil": "Ceil", "Floor": "Floor", "Round": "Round", "Exp": "Exp", "Log": "Log", "Sqrt": "Sqrt", "Sin": "Sin", "Cos": "Cos", "Tan": "Tan",
     "Sinh": "Sinh", "Cosh": "Cosh", "Asin": "Arcsin", "Acos": "Arccos", "Atan": "Arctan", "Asinh": "Arcsinh", "Acosh": "Arccosh", "Atanh": "Arctanh",
     "Neg": "Negative", "Sign": "Sign", "Erf": "Erf", "IsNaN": "Isnan", "Reciprocal": "Reciprocal", "Sigmoid": "Sigmoid", "Tanh": "Tanh", "Relu": "Relu",
-    "Softplus": "Softplus", "Softsign": "Softsign", "Not": "LogicalNot", "Add": "Add", "Sub": "Subtract", "Mul": "Multiply", "Max": "Maximum", "Min": "Minimum",
+    "Softplus": "Softplus", "Softsign": "Softsign", "Not": "LogicalNot", "Sub": "Subtract", "Mul": "Multiply", "Max": "Maximum", "Min": "Minimum",
     "Equal": "Equal", "Greater": "Greater", "Less": "Less", "GreaterOrEqual": "GreaterEqual", "LessOrEqual": "LessEqual", "And": "LogicalAnd",
     "Or": "LogicalOr", "Xor": "LogicalXor", "Where": "Where", "MatMul": "Matmul", "BitwiseAnd": "BitwiseAnd", "BitwiseOr": "BitwiseOr",
     "BitwiseXor": "BitwiseXor", "BitwiseNot": "BitwiseInvert", "Identity": "Copy", "Det": "Det", "Rsqrt": "Rsqrt", "Relu6": "Relu6", "NotEqual": "NotEqual",
@@ -37,6 +37,13 @@ def _same(kind: str) -> Any:
 
 for _name, _kind in SAME.items():
     from_onnx(_name)(_same(_kind))
+
+
+@from_onnx("Add")
+def add(op, a, b):
+    """Keras 3 takes a second operand with one long axis for a bias of the last axis, whichever axis it is; the first it leaves alone."""
+    rank, sizes = op.of(b)
+    return op.ops("Add", b, a) if rank > 1 and sum(size != 1 for size in sizes) == 1 else op.ops("Add", a, b)
 
 
 @from_onnx("Div")
@@ -439,6 +446,8 @@ def top_k(op, x, k: Int, *, axis=-1, largest=1, sorted=1):
 @from_onnx("OneHot")
 def one_hot(op, indices, depth: Int, values, *, axis=-1):
     pair = constant(values)
+    rank = op.of(indices)[0] + 1
+    axis = -1 if axis % rank == rank - 1 else axis % rank
     if pair is None:
         op.reject("the two values must be constants")
     dtype = values.dtype
@@ -460,6 +469,9 @@ def einsum(op, *xs, equation):
 
 @from_onnx("Trilu")
 def trilu(op, x, k: Int | None = None, *, upper=1):
+    rows, columns = op.of(x)[1][-2:]
+    if isinstance(rows, int) and isinstance(columns, int):
+        k = min(max(k or 0, 1 - rows), columns) if upper else min(max(k or 0, -rows), columns - 1)
     return op.ops("Triu" if upper else "Tril", x, k=k or 0)
 
 

@@ -1,6 +1,7 @@
 """The order of the passes that bring a hub graph into Keras' layers and operations."""
 from __future__ import annotations
 
+import onnx_ir as ir
 from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from isomorph.dialects._forms.common import common
@@ -23,7 +24,7 @@ from isomorph.passes.resample import resample
 from isomorph.passes.tidy import sweep, tidy
 from isomorph.report import Finding, Severity
 
-WANTS_LAST = {"Conv", "TransposedConv", "MaxPool", "AveragePool", "ResizeSpatial", "DepthToSpace", "SpaceToDepth"}
+WANTS_LAST = {"Conv", "TransposedConv", "MaxPool", "AveragePool", "ResizeSpatial", "WholeUpsampling", "DepthToSpace", "SpaceToDepth"}
 NOT_OURS = {"MatMul", "RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike", "TopK"}     # forms of other targets
 
 
@@ -70,7 +71,7 @@ def from_hub(model: Model) -> Model:
     done = LayerRewrite(graph, from_onnx, "keras", keep=lambda node: node.domain.startswith("keras")).run()
     sweep(graph)
     blockers = [(operator, where, reasons.get(where, why)) for operator, where, why in done.blockers]
-    constants = [value.name for value in graph.outputs if value.producer() is None and not value.is_graph_input()]
+    constants = [value.name for value in graph.outputs if not _reaches_input(value)]
     blockers += [("graph", name or "", "this output does not depend on any input") for name in constants]
     if blockers:
         raise Unsupported(f"{len(blockers)} operators have no form in Keras: {', '.join(sorted({name for name, _, _ in blockers}))}", blockers=blockers,
@@ -81,3 +82,17 @@ def from_hub(model: Model) -> Model:
     return Model(whole, "keras", [], metadata, [*findings, *done.findings])
 
 
+
+
+def _reaches_input(value: ir.Value) -> bool:
+    """Whether an output depends on an input: Keras has no other outputs."""
+    pending, seen = [value], set()
+    while pending:
+        each = pending.pop()
+        if each.is_graph_input():
+            return True
+        node = each.producer()
+        if node is not None and node not in seen:
+            seen.add(node)
+            pending += [other for other in node.inputs if other is not None]
+    return False

@@ -13,8 +13,8 @@ from isomorph.dialects.keras.lowering import Value, policy
 from isomorph.dialects.keras.to_onnx.convolution import several
 from isomorph.dialects.keras.to_onnx.table import layer
 from isomorph.dialects.keras.tracing import TYPES
-from isomorph.dialects.keras.variables import _quantization as quantization_of
-from isomorph.dialects.keras.variables import wrapped
+from isomorph.dialects.keras.variables import quantization_of, wrapped
+from isomorph.tensors import lazily
 
 # Layers that only act while a model is trained.
 IDLE = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization",
@@ -32,36 +32,37 @@ def idle(op: Op, x: Any, **settings: Any) -> Any:
 @layer("Dense", "TernaryDense")
 def dense(op: Op, x: Value, *, units: int = 0, activation: Any = None, use_bias: bool = True) -> Value:
     """The last axis times the kernel."""
-    y = op.MatMul(x, kernel_of(op, x))
+    if op.layer.class_name == "TernaryDense":
+        return op.reject("its ternary weights are not mapped")
+    mode = quantization_of(op.layer.config)
+    y = op.MatMul(x, op.need("kernel")) if not mode else quantized_product(op, x, mode)
     bias = op.variable("bias") if use_bias else None
     return op.activation(y if bias is None else op.Add(y, bias), activation)
 
 
-def kernel_of(op: Op, x: Value) -> Value:
-    """The kernel; one of eight or four bits as integers under a DequantizeLinear."""
-    mode = quantization_of(op.layer.config)
-    if not mode:
-        return ternary(op) if op.layer.class_name == "TernaryDense" else op.need("kernel")
-    if mode not in ("int8", "int4"):
+LEAST = 1e-7                                    # keras.backend.epsilon()
+
+
+def quantized_product(op: Op, x: Value, mode: str) -> Value:
+    """Weights of eight bits; the input too, where the layer has a quantiser for it, with a scale for each row. Keras keeps inverse scales."""
+    if mode.startswith("int4"):
+        return op.MatMul(x, four_bits(op, "kernel", op.static(op.need("kernel_scale"))[-1], by_row=False))
+    if mode != "int8":
         return op.reject(f"weights quantised by {mode} are not mapped")
-    return dequantized(op, "kernel", x, axis=0)
-
-
-def ternary(op: Op) -> Value:
-    return op.reject("its ternary weights are not mapped")
-
-
-def dequantized(op: Op, name: str, x: Value, *, axis: int) -> Value:
-    """Keras divides by its scale: stored / scale is the weight. `axis` is the one that four-bit pairs lie along."""
-    stored, scale = op.need(name), op.need(f"{name}_scale")
-    if quantization_of(op.layer.config) == "int4":
-        return op.reject("its four-bit weights are not mapped yet")
-    inverse = op.stored(lambda array: (1 / array.astype(np.float32)).reshape(-1).astype(np.float32), scale, dims=(int(np.prod(op.static(scale))),))
-    return op.DequantizeLinear(stored, inverse, axis=1 - axis)
+    kernel = op.need("kernel")
+    inverse = op.stored(lambda array: (1 / array.astype(np.float32)).reshape(-1), op.need("kernel_scale"), dims=(op.static(kernel)[1],))
+    if not (op.layer.config.get("quantization_config") or {}).get("config", {}).get("activation_quantizer"):
+        return op.MatMul(x, op.DequantizeLinear(kernel, inverse, axis=1))
+    largest = op.ReduceMax(op.Abs(x), op.const([-1]), keepdims=1)
+    scale = op.Div(op.scalar(127, x), op.Add(largest, op.scalar(LEAST, x)))
+    rounded = op.Clip(op.Round(op.Mul(x, scale)), op.scalar(-127, x), op.scalar(127, x))
+    return op.Mul(op.Div(op.MatMul(rounded, op.cast(kernel, x.dtype)), scale), inverse)
 
 
 @layer("EinsumDense")
 def einsum_dense(op: Op, x: Value, *, equation: str, output_shape: Any = None, activation: Any = None, bias_axes: str | None = None) -> Value:
+    if quantization_of(op.layer.config):
+        return op.reject("its quantised weights are not mapped")
     y = op.Einsum(x, op.need("kernel"), equation=spelled(equation, op.rank(x)))
     bias = op.variable("bias")
     return op.activation(y if bias is None else op.Add(y, bias), activation)
@@ -79,15 +80,45 @@ def embedding(op: Op, x: Value, *, output_dim: int = 0, mask_zero: bool = False)
     if mask_zero:
         op.result_mask = op.Not(op.Equal(index, op.scalar(0, index)))
     if quantization_of(op.layer.config):
-        return op.Gather(_quantized_table(op), index, axis=0)
+        return op.Gather(_quantized_table(op, output_dim), index, axis=0)
     return op.Gather(op.need("embeddings"), index, axis=0)
 
 
-def _quantized_table(op: Op) -> Value:
-    if quantization_of(op.layer.config) != "int8":
-        return op.reject("its four-bit weights are not mapped yet")
+def _quantized_table(op: Op, width: int) -> Value:
+    mode = quantization_of(op.layer.config)
+    if mode.startswith("int4"):
+        return four_bits(op, "embeddings", width, by_row=True)
+    if mode != "int8":
+        return op.reject(f"weights quantised by {mode} are not mapped")
     scale = op.stored(lambda array: (1 / array.astype(np.float32)).reshape(-1), op.need("embeddings_scale"), dims=(op.static(op.need("embeddings"))[0],))
     return op.DequantizeLinear(op.need("embeddings"), scale, axis=0)
+
+
+def four_bits(op: Op, name: str, width: int, *, by_row: bool) -> Value:
+    """Two numbers to a byte along the last axis, the first in the low half; in blocks (q - zero) * scale, else q / scale. As floats when they are written."""
+    packed, scale = op.need(name), op.need(f"{name}_scale")
+    dims = (op.static(packed)[0], width)
+
+    def whole(pairs: np.ndarray) -> np.ndarray:
+        halves = np.stack([pairs.view(np.int8) << 4, pairs.view(np.int8) & ~15], -1).astype(np.int8) >> 4
+        return halves.reshape(len(pairs), -1)[:, :width].astype(np.float32)
+
+    if "g_idx" not in op.variables:
+        shape = (-1, 1) if by_row else (1, -1)
+        return op.const(
+            lazily(lambda pairs, scales: whole(pairs) / scales.astype(np.float32).reshape(shape), packed.const_value, scale.const_value, dims=dims,
+                   element_type=FLOAT32), name=name)
+
+    def blocks(pairs: np.ndarray, scales: np.ndarray, zeros: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        place = groups.astype(np.int64)
+        each = (scales[:, place], zeros[:, place]) if by_row else (scales[place], zeros[place])
+        return (whole(pairs) - each[1].astype(np.float32)) * each[0].astype(np.float32)
+
+    parts = [packed, scale, op.need(f"{name}_zero"), op.need("g_idx")]
+    return op.const(lazily(blocks, *(part.const_value for part in parts), dims=dims, element_type=FLOAT32), name=name)
+
+
+FLOAT32 = int(ir.DataType.FLOAT)
 
 
 @layer("ReversibleEmbedding")
@@ -187,8 +218,8 @@ def up_sampling(op: Op, x: Value, *, size: Any = 2, data_format: str | None = No
     """Every step repeated."""
     y = op.first(x, data_format)
     factors = several(size, op.rank(x) - 2)
-    y = op.Resize(y, None, op.const([1.0, 1.0, *map(float, factors)]), mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
-    return op.last(y, data_format)
+    from isomorph.dialects.keras.to_onnx.images import enlarged
+    return op.last(enlarged(op, y, factors, mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"), data_format)
 
 
 @layer("UpSampling2D")
@@ -299,6 +330,8 @@ def old_merge(op: Op, xs: Any, *, mode: str = "sum", concat_axis: int = -1, dot_
 @layer("MaxoutDense")
 def maxout(op: Op, x: Value, *, output_dim: int = 0, nb_feature: int = 4, bias: bool = True) -> Value:
     """Keras 1: the largest of several dense layers."""
+    if quantization_of(op.layer.config):
+        return op.reject("its quantised weights are not mapped")
     y = op.Einsum(x, op.need("kernel"), equation="bi,fio->bfo")
     y = op.Add(y, op.need("bias")) if bias else y
     return op.ReduceMax(y, op.const([1]), keepdims=0)

@@ -66,7 +66,15 @@ def scaled(op: Op, x: Value, factors: list[int], interpolation: str) -> Value:
         asked: dict[str, Any] = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     else:
         asked = MODES.get(interpolation) or op.reject(f"the interpolation {interpolation!r} has no equivalent")
-    return op.Resize(x, None, op.const([1.0, 1.0, *map(float, factors)]), **asked)
+    return enlarged(op, x, factors, **asked)
+
+
+def enlarged(op: Op, x: Value, factors: list[int], **asked: Any) -> Value:
+    """A Resize by whole factors; inference knows nothing of a batch that is multiplied by one."""
+    y = op.Resize(x, None, op.const([1.0, 1.0, *map(float, factors)]), **asked)
+    sizes = op.sizes(x)
+    y.shape = ir.Shape([*sizes[:2], *(size * factor if isinstance(size, int) else None for size, factor in zip(sizes[2:], factors, strict=True))])
+    return y
 
 
 def _framed(op: Op, x: Value, data_format: str | None) -> tuple[Value, bool]:
