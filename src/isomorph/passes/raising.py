@@ -6,7 +6,6 @@ many ways; so what goes into an activation is taken apart into its products (`Te
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import onnx_ir as ir
 
 from isomorph.dialects._lower import constant
 from isomorph.passes import shapes
+from isomorph.passes._steps import Gate, Terms, axes_of, clipped, is_inside, origin, scalar_and_value, scaled, through_casts
 from isomorph.tensors import array_tensor, lazily
 
 ACTIVATIONS = {"Sigmoid", "Tanh", "Relu", "Softsign", "Softplus", "Elu", "HardSigmoid", "LeakyRelu", "ThresholdedRelu"}
@@ -36,64 +36,6 @@ def raise_recurrent(graph: ir.Graph) -> None:
                 continue
 
 
-# ---- what an activation is applied to
-
-
-@dataclass
-class Terms:
-    """A sum: the step's input, and the state, each times a matrix, and constants. Of every matrix and constant the columns `start` to `stop`.
-
-    `inputs`, `states` and `products` (of the state times a gate) hold (matrix, first row or None, start, stop); `constants` (vector, start, stop).
-    """
-
-    inputs: list[tuple[Any, slice | None, int, int]] = field(default_factory=list)
-    states: list[tuple[Any, slice | None, int, int]] = field(default_factory=list)
-    constants: list[tuple[Any, int, int]] = field(default_factory=list)
-
-    def plus(self, other: Terms) -> Terms:
-        return Terms(self.inputs + other.inputs, self.states + other.states, self.constants + other.constants)
-
-    def cut(self, start: int, stop: int) -> Terms:
-        def part(item: tuple) -> tuple:
-            return (*item[:-2], item[-2] + start, item[-2] + stop)
-        def vector(item: tuple) -> tuple:
-            return item if item[0].size == 1 else part(item)
-        return Terms([part(item) for item in self.inputs], [part(item) for item in self.states], [vector(item) for item in self.constants])
-
-    def matrix(self, which: str, rows: int, columns: int) -> Any:
-        """[columns, rows] of ONNX, computed when it is written."""
-        items = getattr(self, which)
-        tensors = [item[0] for item in items]
-        cuts = [item[1:] for item in items]
-
-        def summed(*arrays: np.ndarray) -> np.ndarray:
-            out = np.zeros((rows, columns), arrays[0].dtype if arrays else np.float32)
-            for array, (row, start, stop) in zip(arrays, cuts, strict=True):
-                out = out + array[row if row is not None else slice(None), start:stop]
-            return np.ascontiguousarray(out.T)
-        return tensors, summed
-
-    def vector(self, columns: int) -> Any:
-        items = list(self.constants)
-
-        def summed(*arrays: np.ndarray) -> np.ndarray:
-            out = np.zeros(columns, np.float32)
-            for array, (_, start, stop) in zip(arrays, items, strict=True):
-                flat = array.reshape(-1)
-                out = out + (flat if flat.size == 1 else flat[start:stop])
-            return out
-        return [item[0] for item in items], summed
-
-
-@dataclass
-class Gate:
-    """An activation of terms."""
-
-    name: str
-    terms: Terms
-    parameters: dict[str, float] = field(default_factory=dict)
-
-
 class _Loop:
     """One Loop, its variables and what its body reads."""
 
@@ -102,7 +44,7 @@ class _Loop:
         self.body: ir.Graph = node.attributes["body"].value
         self.entries = list(self.body.inputs)[2:]
         count = len(self.entries)
-        outputs = [_origin(value) for value in self.body.outputs]
+        outputs = [origin(value) for value in self.body.outputs]
         self.again, self.following, self.scanned = outputs[0], outputs[1:1 + count], outputs[1 + count:]
         self.starts = list(node.inputs)[2:]
         self.counters = [place for place in range(count) if self._counts(place)]
@@ -131,13 +73,13 @@ class _Loop:
     def _kept(self, place: int) -> bool:
         """A variable that only keeps the last result of the step, with an axis before it."""
         node = self.following[place].producer()
-        return not self.entries[place].uses() and node is not None and node.op_type == "Unsqueeze" and _axes(node) == [0]
+        return not self.entries[place].uses() and node is not None and node.op_type == "Unsqueeze" and axes_of(node) == [0]
 
     # ---- the sequence
 
     def find_sequence(self) -> None:
         reads = [node for node in self.body if node.op_type == "Gather" and node.attributes.get_int("axis", 0) == 0
-                 and self._counter_of(node.inputs[1]) is not None and node.inputs[0] is not None and not _inside(self.body, node.inputs[0])]
+                 and self._counter_of(node.inputs[1]) is not None and node.inputs[0] is not None and not is_inside(self.body, node.inputs[0])]
         if len(reads) != 1:
             raise Other
         sequence = reads[0].inputs[0]
@@ -170,7 +112,7 @@ class _Loop:
             raise Other
         limit = node.inputs[1]
         array = constant(limit)
-        known = shapes.known(_through_casts(limit))
+        known = shapes.known(through_casts(limit))
         return [int(array.reshape(-1)[0])] if array is not None and array.size == 1 else [known[0]] if known is not None and len(known) == 1 else [None]
 
     # ---- gates
@@ -197,15 +139,15 @@ class _Loop:
     @staticmethod
     def _hard_sigmoid(node: ir.Node) -> tuple[Value, float, float] | None:
         """What is between 0 and 1 of alpha * x + beta, as frameworks write it out: cut with Clip or Min and Max, and perhaps scaled afterwards."""
-        clipped, scale = _scaled(node.outputs[0])
-        inner, low, high = _clipped(clipped)
+        cut, scale = scaled(node.outputs[0])
+        inner, low, high = clipped(cut)
         if inner is None or low != 0 or high is None or abs(high * scale - 1) > 1e-6:
             return None
         add = inner.producer()
-        moved, beta = _scalar_and_value(add) if add is not None and add.op_type == "Add" else (None, None)
+        moved, beta = scalar_and_value(add) if add is not None and add.op_type == "Add" else (None, None)
         if moved is None or beta is None:
             return None
-        x, alpha = _scaled(moved)
+        x, alpha = scaled(moved)
         return x, alpha * scale, beta * scale
 
     def terms(self, value: Value, state: Value) -> Terms:
@@ -216,7 +158,7 @@ class _Loop:
                 raise Other
             return Terms(constants=[(value.const_value, 0, array.shape[-1] if array.ndim else 1)])
         node = value.producer()
-        if node is None or not _inside(self.body, value):
+        if node is None or not is_inside(self.body, value):
             raise Other
         if node.op_type in ("Add", "Sum"):
             found = Terms()
@@ -241,7 +183,7 @@ class _Loop:
             raise Other
         columns = int(right.const_value.shape.numpy()[-1])
         added = self.terms(node.inputs[2], state) if len(node.inputs) > 2 and node.inputs[2] is not None else Terms()
-        left = _origin(left)
+        left = origin(left)
         if left is self.read:
             return added.plus(Terms(inputs=[(right.const_value, None, 0, columns)]))
         if left is state:
@@ -358,7 +300,7 @@ class _Loop:
         while waiting:
             part = waiting.pop()
             node = part.producer()
-            if node is not None and node.op_type == "Add" and _inside(self.body, part):
+            if node is not None and node.op_type == "Add" and is_inside(self.body, part):
                 waiting += [each for each in node.inputs if each is not None]
                 continue
             try:
@@ -592,67 +534,3 @@ class _Loop:
                 new = copy.outputs[0]
             value.replace_all_uses_with(new, replace_graph_outputs=True)
         self.graph.remove(self.node, safe=True)
-
-
-def _origin(value: Value) -> Value:
-    node = value.producer()
-    while node is not None and node.op_type == "Identity" and node.inputs[0] is not None:
-        value = node.inputs[0]
-        node = value.producer()
-    return value
-
-
-def _through_casts(value: Value | None) -> Value | None:
-    while value is not None and "known" not in value.meta:
-        node = value.producer()
-        if node is None or node.op_type not in ("Cast", "Squeeze", "Identity"):
-            break
-        value = node.inputs[0]
-    return value
-
-
-def _inside(body: ir.Graph, value: Value) -> bool:
-    node = value.producer()
-    return (node is not None and node.graph is body) or value in body.inputs
-
-
-def _axes(node: ir.Node) -> list[int]:
-    array = constant(node.inputs[1]) if len(node.inputs) > 1 else None
-    return [] if array is None else array.reshape(-1).tolist()
-
-
-def _scaled(value: Value) -> tuple[Value, float]:
-    """(x, factor) of a value that is x times or divided by a number; else itself and 1."""
-    node = value.producer()
-    if node is None or node.op_type not in ("Mul", "Div"):
-        return value, 1.0
-    x, factor = _scalar_and_value(node)
-    if x is None or not factor or (node.op_type == "Div" and x is not node.inputs[0]):
-        return value, 1.0
-    return x, 1 / factor if node.op_type == "Div" else factor
-
-
-def _clipped(value: Value) -> tuple[Value | None, float | None, float | None]:
-    """(x, least, most) of a value that is cut to a range."""
-    node = value.producer()
-    if node is not None and node.op_type == "Clip":
-        bounds = [constant(bound) for bound in node.inputs[1:3]]
-        numbers = [float(bound.reshape(-1)[0]) if bound is not None and bound.size == 1 else None for bound in bounds]
-        low, high, *_ = [*numbers, None, None]
-        return node.inputs[0], low, high
-    if node is not None and node.op_type in ("Min", "Max") and len(node.inputs) == 2:
-        inner, outer_bound = _scalar_and_value(node)
-        inside = inner.producer() if inner is not None else None
-        if inside is not None and {inside.op_type, node.op_type} == {"Min", "Max"} and len(inside.inputs) == 2:
-            x, inner_bound = _scalar_and_value(inside)
-            return (x, inner_bound, outer_bound) if node.op_type == "Min" else (x, outer_bound, inner_bound)
-    return None, None, None
-
-
-def _scalar_and_value(node: ir.Node) -> tuple[Value | None, float | None]:
-    """Of two inputs, one of which is a number: the other one, and the number."""
-    for place in (0, 1):
-        array = constant(node.inputs[place])
-        if array is not None and array.size == 1:
-            return node.inputs[1 - place], float(array.reshape(-1)[0])
-    return None, None
