@@ -308,7 +308,9 @@ def _accepted_by_dialect(known: frozenset[str], made: Plan) -> dict[str, Any]:
     """The options that the mapping takes. Raises `Usage` for one that neither it nor the writer takes."""
     assert made.target.write is not None
     writers = inspect.signature(made.target.write).parameters
-    if strange := [name for name in made.options if name not in known and name not in writers and name != "input_shapes"]:
+    reader = _table.get(made.match.format).read
+    readers = inspect.signature(reader).parameters if reader is not None else {}
+    if strange := [name for name in made.options if name not in known and name not in writers and name not in readers and name != "input_shapes"]:
         raise Usage(f"{made.target.title} takes no --{strange[0].replace('_', '-')}")
     return {name: value for name, value in made.options.items() if name in known}
 

@@ -18,6 +18,7 @@ import pytest
 import isomorph
 from isomorph import dialects
 from isomorph.artifact import Artifact
+from isomorph.errors import Usage
 from isomorph.formats import _table, saved_model
 from isomorph.model import Model
 from tests import environments
@@ -223,3 +224,13 @@ def test_a_published_network_is_the_same_in_its_own_runtimes(target: str, tmp_pa
     report = isomorph.convert(zoo("basic_pitch_saved_model").parent, tmp_path / target, timeout=300)
     assert report.facts["verified"] == "native"
     assert all(output["max_abs"] <= 1e-4 * output["range"] for output in report.facts["outputs"])
+
+
+def test_a_signature_can_be_chosen(swept: Path, tmp_path: Path) -> None:
+    case = json.loads((swept / "cases.json").read_text())["cases"][1]
+    isomorph.convert(swept / case["folder"], tmp_path / "one.onnx", signature=case["name"], verify=False)
+    read = _table.get("onnx").read
+    assert read is not None
+    assert [value.name for value in read(Artifact.open(tmp_path / "one.onnx")).graph.outputs] == ["y0"]
+    with pytest.raises(Usage, match="no signature"):
+        isomorph.convert(swept / case["folder"], tmp_path / "none.onnx", signature="none of them", verify=False)

@@ -37,26 +37,9 @@ class Layout:
 
 def frame(op: Builder, sizes: Sequence[Any], kernel: Sequence[int], strides: Sequence[int], padding: str, dilations: Sequence[int],
           explicit: Sequence[int] = ()) -> dict[str, Any]:
-    """Attributes of a convolution or pool over places of these sizes. SAME becomes numbers wherever the size or the stride allows."""
-    attributes: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(strides)}
-    if max(dilations) > 1:
-        attributes["dilations"] = list(dilations)
-    if padding == "EXPLICIT":
-        return attributes | {"pads": [*explicit[::2], *explicit[1::2]]}
-    if padding == "VALID":
-        return attributes
-    totals = []
-    for length, extent, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
-        reach = (extent - 1) * dilation + 1
-        if stride == 1:
-            totals.append(reach - 1)
-        elif isinstance(length, int):
-            totals.append(max((-(-length // stride) - 1) * stride + reach - length, 0))
-        elif max(dilations) > 1:
-            op.reject("SAME padding of a size that is not known, with strides and dilations")
-        else:
-            return attributes | {"auto_pad": "SAME_UPPER"}
-    return attributes | {"pads": [total // 2 for total in totals] + [total - total // 2 for total in totals]}
+    """Attributes of a convolution or pool over places of these sizes, whose paddings may be given as begin and end of each."""
+    attributes = lite.frame(op, sizes, kernel, strides, "VALID" if padding == "EXPLICIT" else padding, dilations)
+    return attributes | {"pads": [*explicit[::2], *explicit[1::2]]} if padding == "EXPLICIT" else attributes
 
 
 def _explicit(layout: Layout, paddings: Sequence[int]) -> list[int]:

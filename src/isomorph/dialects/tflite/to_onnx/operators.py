@@ -132,16 +132,19 @@ def constant_value(value: ir.Value | None) -> bool:
 
 
 def window(op: Builder, x: ir.Value, kernel: Sequence[int], strides: Sequence[int], padding: str, dilations: Sequence[int] | None = None) -> dict[str, Any]:
-    """Attributes of a convolution or pool over the axes 1.. of a channels-last `x`. SAME becomes numbers wherever the size or the stride allows."""
+    """Attributes of a convolution or pool over the axes 1.. of a channels-last `x`."""
+    return frame(op, op.of(x)[1][1:len(kernel) + 1] if padding != "VALID" else (), kernel, strides, padding, dilations or [1] * len(kernel))
+
+
+def frame(op: Builder, sizes: Sequence[Any], kernel: Sequence[int], strides: Sequence[int], padding: str, dilations: Sequence[int]) -> dict[str, Any]:
+    """Attributes of a convolution or pool over places of these sizes. SAME becomes numbers wherever the size or the stride allows."""
     attributes: dict[str, Any] = {"kernel_shape": list(kernel), "strides": list(strides)}
-    dilations = dilations or [1] * len(kernel)
     if max(dilations) > 1:
         attributes["dilations"] = list(dilations)
     if padding == "VALID":
         return attributes
-    _, sizes = op.of(x)
     totals = []
-    for length, extent, stride, dilation in zip(sizes[1:], kernel, strides, dilations, strict=False):
+    for length, extent, stride, dilation in zip(sizes, kernel, strides, dilations, strict=True):
         reach = (extent - 1) * dilation + 1
         if stride == 1:
             totals.append(reach - 1)
