@@ -38,6 +38,21 @@ def run(tmp_path, body: str, feeds: dict, shapes: dict | None = None, **more) ->
 X = np.array([[1, -2, 3], [0.5, 0, -1]], np.float32)
 
 
+def test_a_guess_is_told_and_a_statement_is_no_guess(tmp_path):
+    (tmp_path / "net.pt").write_bytes(script("return torch.relu(x)"))
+    assert "torch.guessed-rank" in [finding.code for finding in torchscript.read(Artifact.open(tmp_path / "net.pt")).findings]
+    assert not torchscript.read(Artifact.open(tmp_path / "net.pt"), input_shapes={"x": (-1, 3)}).findings
+
+
+def test_a_stated_shape_reaches_the_proof(tmp_path, monkeypatch):
+    """Only a matrix of two axes goes through, which nothing but the caller says."""
+    monkeypatch.setattr("isomorph.runtime.has_native", lambda name: name == "onnx")
+    (tmp_path / "net.pt").write_bytes(script("y = torch.t(x)\nreturn torch.matmul(y, x)"))
+    report = isomorph.convert(tmp_path / "net.pt", tmp_path / "net.onnx", input_shapes={"x": (-1, 3)})
+    assert report.facts["verified"] == "re-read"
+    assert report.facts["outputs"][0]["shape"] == [3, 3]
+
+
 def test_a_layer(tmp_path):
     (y,) = run(tmp_path, "w = self.w\nreturn torch.relu(torch.linear(x, w))", {"x": X})
     np.testing.assert_allclose(y, np.maximum(X @ VALUES.T, 0), rtol=1e-6)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import IsomorphError, Unsupported
 from isomorph.formats import Capabilities, Format, Match, _torch, _torch_interface
+from isomorph.formats._torch_values import TensorRecord
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Finding, Report, Severity
 from isomorph.wire.pickle import Call
@@ -56,7 +57,21 @@ def read(artifact: Artifact, *, progress: Progress = SILENT, input_shapes: Mappi
         if not attempt.blockers:
             break
     assert best is not None
-    return best.model(artifact)
+    model = best.model(artifact)
+    model.findings += _guesses(program, best, input_shapes or {})
+    return model
+
+
+def _guesses(program: Program, attempt: Attempt, given: Mapping[str, Sequence[int]]) -> list[Finding]:
+    """The inputs whose rank and type nobody stated: what was tried until the program took it."""
+    if _torch_interface.read(program.archive, program.root)[0] or attempt.blockers:
+        return []
+    examples = program.traced_inputs()
+    guessed = [name for place, (name, kind, default) in enumerate(_parameters(program))
+               if kind == "Tensor" and not default and name not in given and not isinstance(examples[place] if place < len(examples) else None, TensorRecord)]
+    return [Finding("torch.guessed-rank", Severity.MEDIUM, name, f"the file does not say what it is: {attempt.inputs[name][0].lower()} of "
+                    f"{len(attempt.inputs[name][1])} axes was the first that the program takes", f"say it with --input {name}=1x3x224x224")
+            for name in guessed if name in attempt.inputs]
 
 
 def _parameters(program: Program) -> list[tuple[str, str, bool]]:
@@ -71,7 +86,6 @@ def _parameters(program: Program) -> list[tuple[str, str, bool]]:
 
 def _candidates(program: Program, given: Mapping[str, Sequence[int]]) -> Iterator[dict[str, tuple[str, list[Any]]]]:
     """Types and shapes to try: what the caller says, what the trace kept, then guesses. The first axis is `batch` where nobody fixes it."""
-    from isomorph.formats._torch_values import TensorRecord
     parameters = _parameters(program)
     traced = program.traced_inputs()
     stated, _ = _torch_interface.read(program.archive, program.root)

@@ -2,9 +2,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -43,8 +44,8 @@ class Traits:
 class Subject:
     """A model file. Reading is lazy: what is not needed is not read."""
 
-    def __init__(self, source: Any):
-        self.artifact = Artifact.open(source)
+    def __init__(self, source: Any, *, input_shapes: Mapping[str, Sequence[int]] | None = None):
+        self.artifact, self.input_shapes = Artifact.open(source), dict(input_shapes or {})
         self.match = _table.identify(self.artifact)
         self.format = _table.get(self.match.format)
 
@@ -57,7 +58,13 @@ class Subject:
         """What the format's reader makes of the file."""
         if self.format.read is None:
             raise Unsupported(f"isomorph recognises {self.format.title} but does not read it", where=self.where, hint=self.match.hint)
-        return self.format.read(self.artifact)
+        return self._read()
+
+    def _read(self) -> Any:
+        """The file read anew, with the shapes of its inputs where its reader asks for them."""
+        assert self.format.read is not None
+        takes = self.input_shapes and "input_shapes" in inspect.signature(self.format.read).parameters
+        return self.format.read(self.artifact, input_shapes=self.input_shapes) if takes else self.format.read(self.artifact)
 
     @property
     def harmless(self) -> bool:
@@ -106,8 +113,7 @@ class Subject:
         content = self.graph
         if content.dialect == "onnx":
             return content
-        assert self.format.read is not None
-        return dialects.to_hub(self.format.read(self.artifact))
+        return dialects.to_hub(self._read())
 
     def ports(self) -> dict[str, Any]:
         """Inputs and outputs as the graph that we read has them, for runtimes whose files do not say; without those that stand for variables."""
