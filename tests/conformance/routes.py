@@ -47,6 +47,7 @@ class Route:
 
 ROUTES = {route.name: route for route in (
     Route("tflite", "ONNX → TFLite, run by LiteRT", ("tflite",), "litert", bars=(1300, 1150)),
+    Route("keras", "ONNX → Keras, run by Keras", ("keras",), "keras", environment="tensorflow", share=20, bars=(1500, 1100)),
     Route("tflite-onnx", "and back to ONNX, run by ONNX Runtime", ("tflite", "onnx"), "onnxruntime"),
     Route("saved_model", "ONNX → SavedModel, run by TensorFlow", ("saved_model",), "tensorflow", environment="tensorflow", share=4, bars=(1700, 1200)),
     Route("tfjs_graph", "ONNX → TF.js GraphModel, run by TensorFlow.js", ("tfjs_graph",), "tfjs", environment="tfjs", share=4, bars=(1620, 1190)),

@@ -13,6 +13,7 @@ from isomorph.dialects.keras.from_onnx.writing import Value, from_onnx, number, 
 
 T = ir.DataType
 REAL = {T.FLOAT, T.DOUBLE, T.FLOAT16, T.BFLOAT16}
+SIGNED = REAL | {T.INT8, T.INT16, T.INT32, T.INT64}
 COMPLEX = {T.COMPLEX64, T.COMPLEX128}
 
 # ONNX operator -> class of keras.ops, where arguments and results are the same
@@ -42,8 +43,11 @@ for _name, _kind in SAME.items():
 @from_onnx("Add")
 def add(op, a, b):
     """Keras 3 takes a second operand with one long axis for a bias of the last axis, whichever axis it is; the first it leaves alone."""
-    rank, sizes = op.of(b)
-    return op.ops("Add", b, a) if rank > 1 and sum(size != 1 for size in sizes) == 1 else op.ops("Add", a, b)
+    long = [op.of(x)[0] > 1 and sum(size != 1 for size in op.of(x)[1]) == 1 for x in (a, b)]
+    if all(long) and a.dtype in SIGNED:
+        known = constant(b)
+        return op.ops("Subtract", a, op.ops("Negative", b) if known is None else op.const(-known))
+    return op.ops("Add", b, a) if long[1] else op.ops("Add", a, b)
 
 
 @from_onnx("Div")

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder, Mapping, Rewrite, constant
-from isomorph.dialects.keras.config import mapped
+from isomorph.dialects.keras.config import flat, mapped
 from isomorph.tensors import lazily
 
 Value = ir.Value
@@ -32,7 +32,7 @@ class LayerBuilder(Builder):
               **settings: Any) -> Any:
         """A layer with its variables by name."""
         variables = {name: value for name, value in (_variables or {}).items() if value is not None}
-        kinds = [value.dtype for value in variables.values()] or [value.dtype for value in args if isinstance(value, Value)]
+        kinds = [value.dtype for value in variables.values()] or [value.dtype for value in flat(list(args)) if isinstance(value, Value)]
         policy = POLICIES.get(kinds[0].name if kinds else "FLOAT", "float32")
         return self.emit("keras", kind, "keras", args, {}, {"dtype": policy, **settings}, variables, _outputs, _dtype, _shape)
 
