@@ -116,21 +116,26 @@ class Subject:
         return dialects.to_hub(self._read())
 
     def ports(self) -> dict[str, Any]:
-        """Inputs and outputs as the graph that we read has them, for runtimes whose files do not say; without those that stand for variables."""
+        """Inputs and outputs as the graph that we read has them, for runtimes whose files do not say."""
         graph = self.hub.graph
-        states = {value.name.removesuffix(NEXT) for value in graph.outputs if value.name and value.name.endswith(NEXT)}
 
         def port(value: onnx_ir.Value) -> dict[str, Any]:
             shape = None if value.shape is None else [dim if isinstance(dim, int) else dim.value for dim in value.shape]
             return {"name": value.name, "dtype": value.dtype.name if value.dtype is not None else "FLOAT", "shape": shape}
-        return {"inputs": [port(value) for value in graph.inputs if value.name not in states],
-                "outputs": [port(value) for value in graph.outputs if not (value.name or "").endswith(NEXT)]}
+        return {"inputs": [port(value) for value in graph.inputs], "outputs": [port(value) for value in graph.outputs]}
+
+    @property
+    def keeps_to_itself(self) -> bool:
+        """Whether its own runtime keeps tensors between calls that our graph takes and gives, so that both do not take the same inputs."""
+        told = self.format.name in runtime.native(self.format.name).told
+        return told and any((value.name or "").endswith(NEXT) for value in self.hub.graph.outputs)
 
     @contextlib.contextmanager
     def session(self, *, reference: bool = False, timeout: float = 300.0, rewritten: bool = False, expose: bool = False,
                 threads: int = 1) -> Iterator[tuple[Session, str]]:
         """The file in its own runtime ("native") or, where it has none or refuses it, rewritten as ONNX in ONNX Runtime ("re-read")."""
-        if self.artifact.path is not None and runtime.has_native(self.format.name) and not rewritten and self.harmless:
+        if self.artifact.path is not None and runtime.has_native(self.format.name) and not rewritten and self.harmless \
+                and not self.keeps_to_itself:
             options: dict[str, Any] = dict(runtime.native(self.format.name).reference) if reference else {}
             options = options | {"expose": True} if expose else options
             if self.format.name in runtime.native(self.format.name).told:
