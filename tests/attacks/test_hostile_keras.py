@@ -18,6 +18,7 @@ from isomorph.dialects import to_hub
 from isomorph.errors import Damaged, IsomorphError, Unsafe, Unsupported
 from isomorph.formats import keras, keras_h5
 from isomorph.model import Model
+from isomorph.verification.subject import Subject
 
 ONES = np.ones((3, 2), np.float32)
 
@@ -155,3 +156,15 @@ def test_damaged_bytes_end_in_an_error_of_ours(tmp_path):
             found = keras_h5.read(Artifact.open(bytes(data[:cut])))
             if isinstance(found, Model):
                 to_hub(found)
+
+
+@pytest.mark.parametrize("what", [{"class_name": "Lambda"}, {"module": "evil_of_keras"},
+                                  {"activation": {"module": "evil", "class_name": "function", "config": "run"}},
+                                  {"kernel_initializer": {"module": "evil", "class_name": "Own", "config": {}}}, {}])
+def test_keras_is_not_handed_code(tmp_path, what):
+    layer = files.dense("d", 2)
+    layer |= {key: value for key, value in what.items() if isinstance(value, str)}
+    layer["config"] |= {key: value for key, value in what.items() if isinstance(value, dict)}
+    weights = files.modern_weights({"layers/dense/vars/0": ONES, "layers/dense/vars/1": ONES[0]})
+    path = files.keras(tmp_path / "m.keras", files.sequential(layer), weights)
+    assert Subject(path).harmless is (not what)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,8 @@ class Traits:
     quantised_weights: bool
 
 
+FOREIGN = re.compile(r'"module": "(?!keras\b|builtins")|"foreign"')      # in the configuration of a layer: what Keras would import or unmarshal
+
 class Subject:
     """A model file. Reading is lazy: what is not needed is not read."""
 
@@ -68,7 +71,10 @@ class Subject:
 
     @property
     def harmless(self) -> bool:
-        """Whether its own runtime may run it: not where our reader found operators that touch files, processes or Python."""
+        """Whether its own runtime may run it: not where our reader found operators that touch files, processes or Python, or code that Keras would run."""
+        if self.format.dialect == "keras" and isinstance(self.content, Model):
+            return not any(node.domain == "keras.custom" or node.op_type in ("Lambda", "TFSMLayer") or FOREIGN.search(str(node.attributes["layer"].value))
+                           for node in self.content.graph)
         return self.format.dialect != "tf" or not any(finding.code == "tf.effect" and finding.severity >= Severity.HIGH for finding in self.content.findings)
 
     @property

@@ -127,6 +127,11 @@ def plain(value: Any, depth: int = 0) -> Any:
     return {str(key): plain(item, depth + 1) for key, item in value.items()}
 
 
+def _own(module: Any) -> bool:
+    """Whether a function is one of Keras."""
+    return str(module or "keras").split(".")[0] in ("keras", "builtins")
+
+
 WRAPPED: dict[Any, Callable[[dict[str, Any], int], Any]] = {
     "__tuple__": lambda value, depth: plain(value["items"], depth + 1),
     "__tensor__": lambda value, depth: plain(value["config"]["value"], depth + 1),
@@ -135,8 +140,8 @@ WRAPPED: dict[Any, Callable[[dict[str, Any], int], Any]] = {
     "__ellipsis__": lambda value, depth: {"ellipsis": True},
     "__slice__": lambda value, depth: {"slice": [plain(value["config"][key], depth + 1) for key in ("start", "stop", "step")]},
     "__keras_tensor__": lambda value, depth: {"ref": value["config"]["keras_history"]},
-    "function": lambda value, depth: value["config"],
-    "__lambda__": lambda value, depth: {"lambda": True},
+    "function": lambda value, depth: value["config"] if _own(value.get("module")) else {"foreign": value["config"]},
+    "__lambda__": lambda value, depth: {"foreign": "code"},
 }
 
 
