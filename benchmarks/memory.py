@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.cases import ROOT
 from benchmarks.environments import Environment
 from benchmarks.processes import anonymous_peak
+from isomorph.formats import _table
 
 WIDTH = 4096
 LAYER_BYTES = 4 * WIDTH * WIDTH                     # 64 MiB, the largest tensor
@@ -23,15 +24,23 @@ def measure(ours: Environment, gigabytes: float) -> dict[str, Any]:
         source = generate(folder, int(gigabytes * 1e9))
         small = ROOT / "src" / "isomorph" / "data" / "digits.onnx"
         found: dict[str, Any] = {"bytes": sum(path.stat().st_size for path in folder.iterdir()), "largest_tensor": LAYER_BYTES, "routes": {}}
-        routes = {"onnx → tflite": (source, folder / "big.tflite", small), "onnx → onnx": (source, folder / "again.onnx", small),
-                  "tflite → onnx": (folder / "big.tflite", folder / "back.onnx", None)}
-        for route, (start, end, baseline) in routes.items():
-            base = _peak(ours, baseline, folder / f"small{end.suffix}")[0] if baseline else found["routes"]["onnx → tflite"]["baseline"]
+        for route in ROUTES:
+            before, _, after = route.partition(" → ")
+            start = source if before == "onnx" else folder / _table.output_name(before, "big")
+            end = folder / _table.output_name(after, "again" if after == "onnx" else "big")
+            if before == "onnx":
+                base = _peak(ours, small, folder / _table.output_name(after, "small"))[0]
+            else:
+                base = found["routes"][f"onnx → {before}"]["baseline"]
             peak, code = _peak(ours, start, end)
-            found["routes"][route] = {"baseline": base, "peak": peak, "above": peak - base, "code": code, "bytes": _size(end)}
-            if route != "onnx → tflite":
-                _delete(end)
+            found["routes"][route] = {"baseline": base, "peak": peak, "above": peak - base, "code": code, "bytes": sum(map(_size, _files(end, folder)))}
+            if after == "onnx":
+                _delete([*_files(end, folder), *(_files(start, folder) if start != source else [])])
     return found
+
+
+# A format that is written stays until it has been read again.
+ROUTES = ("onnx → tflite", "onnx → onnx", "tflite → onnx", "onnx → saved_model", "saved_model → onnx", "onnx → tfjs_graph", "tfjs_graph → onnx")
 
 
 def _peak(ours: Environment, source: Path, result: Path) -> tuple[int, int]:
@@ -39,13 +48,18 @@ def _peak(ours: Environment, source: Path, result: Path) -> tuple[int, int]:
     return anonymous_peak(command, ours.variables)
 
 
+def _files(path: Path, folder: Path) -> list[Path]:
+    """The files of an output: those of its own folder, or those whose names begin like it."""
+    return [part for part in (path.parent.rglob("*") if path.parent != folder else folder.glob(f"{path.name}*")) if part.is_file()]
+
+
 def _size(path: Path) -> int:
-    return sum(part.stat().st_size for part in path.parent.glob(f"{path.name}*"))
+    return path.stat().st_size
 
 
-def _delete(path: Path) -> None:
-    for part in path.parent.glob(f"{path.name}*"):
-        part.unlink()
+def _delete(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink()
 
 
 def generate(folder: Path, size: int) -> Path:

@@ -55,7 +55,8 @@ def test_narrow_weights(dtype: str, bound: float, share: float, tmp_path: Path) 
     """TensorFlow.js widens them by itself; our reader gives what it computes with."""
     environments.use("tfjs")
     plain = isomorph.convert(DIGITS, tmp_path / "plain" / "model.json", to="tfjs_graph", verify=False)
-    report = isomorph.convert(DIGITS, tmp_path / "narrow" / "model.json", to="tfjs_graph", dtype=dtype, verify=False)
+    report = isomorph.convert(DIGITS, tmp_path / "narrow" / "model.json", to="tfjs_graph", dtype=dtype)
+    assert report.facts["verified"] == "native"
     sizes = [sum(shard.stat().st_size for shard in (tmp_path / folder).glob("*.bin")) for folder in ("plain", "narrow")]
     assert sizes[1] < share * sizes[0]
     assert "weights.narrowed" in {finding.code for finding in report.findings}

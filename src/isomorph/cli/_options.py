@@ -16,7 +16,8 @@ def conversion(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--signature", metavar="NAME", help="Choose an entry point of a file that has several."),
             click.option("--external-data/--single-file", "external_data", default=None, help="ONNX: weights beside the file, or inside it."),
             click.option("--names", type=click.Choice(("gguf", "huggingface")), help="Language models: name and lay out the weights as that world does."),
-            click.option("--dtype", type=click.Choice(("fp32", "fp16", "bf16", "fp64")), help="Store float weights in this type."),
+            click.option("--dtype", type=click.Choice(("fp32", "fp16", "bf16", "fp64", "uint8", "uint16")),
+                         help="Store float weights in this type; uint8 and uint16 are for TensorFlow.js."),
             click.option("--opset", type=int, metavar="N", help="ONNX: the operator set to write.")):
         function = option(function)
     return function

@@ -20,7 +20,6 @@ class Frozen:
     def __init__(self, model: Model):
         self.model, self.encoder = model, Encoder()
         self.names: dict[ir.Value, str] = {}
-        self.kept: list[ir.Node] = []
 
     def record(self) -> tuple[Record, list[Finding]]:
         """Inputs and outputs take their names first, so that no other node has them."""

@@ -46,6 +46,10 @@ def read(artifact: Artifact) -> Model:
     if not inputs:
         inputs = {node.name: node.name for node in graph_def.node if node.op in ("Placeholder", "PlaceholderV2")}
     graph = decoder.model(list(inputs.values()), list(outputs.values()))
+    for values in (graph.graph.initializers, *(function.graph.initializers for function in graph.functions.values())):
+        for name, value in values.items():
+            if name in stored and stored[name].stored != stored[name].dtype:
+                value.meta["stored"] = stored[name].stored.upper()
     for name, value in zip(inputs, graph.graph.inputs, strict=True):
         _know_shape(value, signature["inputs"].get(name, {}))
     names = Signature("serving_default", {name: str(value.name) for name, value in zip(inputs, graph.graph.inputs, strict=True)},

@@ -180,8 +180,9 @@ def traits(model: Model) -> Traits:
     for graph in (model.graph, *model.graph.subgraphs()):
         for initializer in graph.initializers.values():
             if initializer.const_value is not None and initializer.const_value.size >= LARGE:
-                weights.add(initializer.const_value.dtype.name)
-                quantised_weights |= "quantization" in initializer.meta
+                stored = initializer.meta.get("stored", initializer.const_value.dtype.name)         # in the file, where that is fewer bits
+                weights.add(stored)
+                quantised_weights |= "quantization" in initializer.meta or stored in ("UINT8", "UINT16")
         for node in graph:
             operators[node.op_type] += 1
             for value in node.outputs:
