@@ -141,7 +141,7 @@ def _with_defaults(node: Record, encoder: Encoder) -> None:
     """TensorFlow.js reads some attributes without knowing what stands for one that is left out."""
     known = operator(node.op)
     if known is not None and node.op != "Const":
-        missing = {name: value for name, value in known.defaults.items() if name not in node.attr and value is not None and not name.startswith("_")}
+        missing = {name: value for name, value in known.defaults.items() if name not in node.attr and value not in (None, "") and not name.startswith("_")}
         node.attr = {**{name: encoder.attribute(value, known.attributes.get(name, "")) for name, value in missing.items()}, **node.attr}
 
 

@@ -31,7 +31,7 @@ IN_SINGLE = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Elu", "
 
 # Rules of TensorFlow Lite that hold here as they are.
 for _name, _rule in {
-    "SquaredDifference": lite.squared_difference, "BroadcastArgs": lite.broadcast_args, "GatherNd": lite.gather_nd,
+    "SquaredDifference": lite.squared_difference, "BroadcastArgs": lite.broadcast_args,
     "ReverseV2": lite.reverse_v2, "StridedSlice": lite.strided_slice, "Slice": lite.slice_, "MatrixSetDiag": lite.matrix_set_diag,
     "BroadcastTo": lite.broadcast_to, "ExpandDims": lite.expand_dims, "BatchToSpaceND": lite.batch_to_space_nd, "SpaceToBatchND": lite.space_to_batch_nd,
     "SparseToDense": lite.sparse_to_dense, "SegmentSum": lite.segment_sum, "Pad": lite.pad, "PadV2": lite.padv2, "ZerosLike": lite.zeros_like,
@@ -193,7 +193,8 @@ def is_finite(op, x):
 @to_onnx("Cast")
 def cast(op, x, *, SrcT="", DstT="", Truncate=0):
     """Floats become integers by cutting off, as in ONNX; NaN and what does not fit is undefined in both."""
-    return op.Cast(x, to=op.outputs[0].dtype)
+    kind = op.outputs[0].dtype
+    return op.Cast(x, to=kind, saturate=0) if kind is not None and kind.name.startswith("FLOAT8") else op.Cast(x, to=kind)
 
 
 @to_onnx("Bitcast")

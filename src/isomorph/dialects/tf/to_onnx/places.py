@@ -188,8 +188,13 @@ def where(op, condition):
     return op.Transpose(op.NonZero(a), perm=[1, 0])
 
 
+@to_onnx("GatherNd")
+def gather_nd(op, x, places, *, bad_indices_policy=""):
+    return lite.gather_nd(op, x, places)
+
+
 @to_onnx("ScatterNd")
-def scatter_nd(op, places, updates, shape):
+def scatter_nd(op, places, updates, shape, *, bad_indices_policy=""):
     return lite.scatter_nd(op, places, updates, shape)
 
 
