@@ -110,7 +110,8 @@ class Plan:
             return
         try:
             proof = verification.verify(self.source if self.source.path is None else self.source.path, path, timeout=timeout, progress=progress,
-                                        inputs=self._input_shapes(), input_shapes=self.options.get("input_shapes"))
+                                        inputs=self._input_shapes(), input_shapes=self.options.get("input_shapes"),
+                                        signature=self.options.get("signature") or "")
         except Unsupported as error:
             report.add("verify.impossible", Severity.MEDIUM, str(path), f"not verified: {error.what}", error.hint)
             return

@@ -232,5 +232,8 @@ def test_a_signature_can_be_chosen(swept: Path, tmp_path: Path) -> None:
     read = _table.get("onnx").read
     assert read is not None
     assert [value.name for value in read(Artifact.open(tmp_path / "one.onnx")).graph.outputs] == ["y0"]
+    environments.use("tensorflow")
+    report = isomorph.convert(swept / case["folder"], tmp_path / "proven.onnx", signature=case["name"])
+    assert report.facts["verified"] == "native"
     with pytest.raises(Usage, match="no signature"):
         isomorph.convert(swept / case["folder"], tmp_path / "none.onnx", signature="none of them", verify=False)

@@ -26,17 +26,17 @@ __all__ = ["Comparison", "Feeds", "Given", "Subject", "Tolerance", "compare", "r
 
 def verify(first: Any, second: Any, *, inputs: Mapping[str, Given] | None = None, sizes: Mapping[str, int] | None = None, atol: float | None = None,
            rtol: float | None = None, seed: int = 0, timeout: float = 300.0, bisect: bool = False, input_shapes: Mapping[str, Sequence[int]] | None = None,
-           progress: Progress = SILENT) -> Report:
+           signature: str = "", progress: Progress = SILENT) -> Report:
     """Compares two model files, given as paths. Facts: `passed`, `outputs` (see `Comparison`), `inputs`, `first`, `second`; with `bisect` also `bisection`.
 
     Graphs are run; where one file holds weights only, weights are compared tensor by tensor. `inputs` gives arrays, shapes or values by the names of
     `first`, the rest is random from `seed`.
     `sizes` fixes symbolic dimensions by name. `input_shapes` (with -1 for open sizes) is for reading `first` where the file does not say them.
-    `atol` and `rtol` replace the tolerance that follows from types and operators.
+    `atol` and `rtol` replace the tolerance that follows from types and operators. `signature` is the entry point of `first`, where it has several.
     """
     stated = {name: item.array.shape if item.array is not None else item.shape for name, item in (inputs or {}).items()}
     shapes = {name: shape for name, shape in stated.items() if shape is not None} | dict(input_shapes or {})
-    one, other = Subject(first, input_shapes=shapes), Subject(second)
+    one, other = Subject(first, input_shapes=shapes, signature=signature), Subject(second)
     report = Report(f"{one.where} and {other.where}")
     built = one.network if other.holds_graph and not one.holds_graph else None
     if built is not None:

@@ -47,8 +47,9 @@ FOREIGN = re.compile(r'"module": "(?!keras\b|builtins")|"foreign"')      # in th
 class Subject:
     """A model file. Reading is lazy: what is not needed is not read."""
 
-    def __init__(self, source: Any, *, input_shapes: Mapping[str, Sequence[int]] | None = None):
-        self.artifact, self.input_shapes = Artifact.open(source), dict(input_shapes or {})
+    def __init__(self, source: Any, *, input_shapes: Mapping[str, Sequence[int]] | None = None, signature: str = ""):
+        self.artifact, self.signature = Artifact.open(source), signature
+        self.options = {name: value for name, value in (("input_shapes", dict(input_shapes or {})), ("signature", signature)) if value}
         self.match = _table.identify(self.artifact)
         self.format = _table.get(self.match.format)
 
@@ -64,10 +65,10 @@ class Subject:
         return self._read()
 
     def _read(self) -> Any:
-        """The file read anew, with the shapes of its inputs where its reader asks for them."""
+        """The file read anew, with the shapes of its inputs and its entry point where its reader asks for them."""
         assert self.format.read is not None
-        takes = self.input_shapes and "input_shapes" in inspect.signature(self.format.read).parameters
-        return self.format.read(self.artifact, input_shapes=self.input_shapes) if takes else self.format.read(self.artifact)
+        known = inspect.signature(self.format.read).parameters
+        return self.format.read(self.artifact, **{name: value for name, value in self.options.items() if name in known})
 
     @property
     def harmless(self) -> bool:
@@ -144,6 +145,8 @@ class Subject:
                 and not self.keeps_to_itself:
             options: dict[str, Any] = dict(runtime.native(self.format.name).reference) if reference else {}
             options = options | {"expose": True} if expose else options
+            if self.signature and runtime.native(self.format.name).name == "tensorflow":
+                options = options | {"signature": self.signature}
             if self.format.name in runtime.native(self.format.name).told:
                 options = options | {"ports": self.ports()}
             native = Session(self.artifact.path, self.format.name, timeout=timeout, threads=threads, options=options)
