@@ -98,13 +98,13 @@ def _bypass(node: ir.Node) -> None:
 
 
 def sweep(graph: ir.Graph) -> None:
-    """Removes nodes whose results nobody reads and constants that no node reads, in the graph and in its bodies."""
-    for each in (graph, *graph.subgraphs()):
+    """Removes nodes whose results nobody reads and constants that no node reads, in the graph and, before it, in its bodies. Defaults of inputs stay."""
+    for each in (*graph.subgraphs(), graph):
         for node in reversed(list(each)):
             if not any(value.uses() or value.is_graph_output() for value in node.outputs) and node.op_type not in EFFECTS:
                 each.remove(node, safe=True)
         for name, value in list(each.initializers.items()):
-            if not value.uses() and not value.is_graph_output():
+            if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
                 del each.initializers[name]
 
 

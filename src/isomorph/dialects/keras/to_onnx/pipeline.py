@@ -24,7 +24,7 @@ from isomorph.model import HUB_IR_VERSION, HUB_ML_OPSET, HUB_OPSET, Model
 from isomorph.passes import layout
 from isomorph.passes.fold import fold
 from isomorph.passes.shapes import infer_node
-from isomorph.passes.tidy import tidy
+from isomorph.passes.tidy import sweep, tidy
 
 # Layers whose result has the mask of their first argument.
 PASSING = frozenset((
@@ -64,14 +64,3 @@ def generation(metadata: dict) -> int:
     version = str(metadata.get("keras_version") or "2")
     first = version.removeprefix("tfjs-layers ").split(".")[0]
     return int(first) if first.isdigit() else 2
-
-
-def sweep(graph) -> None:
-    """Removes nodes and constants that nothing reads: masks that no layer asked for, among others."""
-    for each in (*graph.subgraphs(), graph):
-        for node in reversed(each):
-            if all(not value.uses() and not value.is_graph_output() for value in node.outputs):
-                each.remove(node, safe=True)
-        for name, value in list(each.initializers.items()):
-            if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
-                del each.initializers[name]

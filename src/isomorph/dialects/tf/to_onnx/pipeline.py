@@ -15,7 +15,7 @@ from isomorph.errors import Damaged, Unsafe, Unsupported
 from isomorph.model import HUB_IR_VERSION, HUB_ML_OPSET, HUB_OPSET, Model, Signature
 from isomorph.passes import layout, raising
 from isomorph.passes.fold import fold
-from isomorph.passes.tidy import tidy
+from isomorph.passes.tidy import sweep, tidy
 from isomorph.report import Finding, Severity
 
 
@@ -107,14 +107,3 @@ def _kept(graph: ir.Graph, reasons: Mapping[str, str]) -> list[Finding]:
                 sentence = f"tf::{node.op_type} stays a custom operator: {reasons.get(node.name or '', 'it has no ONNX form')}"
                 found.append(Finding("operator.kept", Severity.MEDIUM, node.name or "", sentence, "a runtime needs an implementation of it"))
     return found
-
-
-def sweep(graph: ir.Graph) -> None:
-    """Removes nodes and constants that nothing reads."""
-    for each in (*graph.subgraphs(), graph):
-        for node in reversed(each):
-            if all(not value.uses() and not value.is_graph_output() for value in node.outputs):
-                each.remove(node, safe=True)
-    for name, value in list(graph.initializers.items()):
-        if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
-            del graph.initializers[name]

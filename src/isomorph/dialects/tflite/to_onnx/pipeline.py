@@ -16,7 +16,7 @@ from isomorph.errors import Damaged
 from isomorph.model import HUB_IR_VERSION, HUB_ML_OPSET, HUB_OPSET, Model
 from isomorph.passes import layout
 from isomorph.passes.fold import fold
-from isomorph.passes.tidy import tidy
+from isomorph.passes.tidy import sweep, tidy
 from isomorph.report import Finding, Severity
 
 BOOLEAN = {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "And", "Or", "IsNaN", "IsInf"}
@@ -63,13 +63,8 @@ def to_hub(model: Model) -> Model:
 
 def clean(graph: ir.Graph) -> None:
     """Removes nodes and constants that nothing reads, and what only TFLite has: types without an ONNX name, scales that now stand in the graph."""
+    sweep(graph)
     for each in (*graph.subgraphs(), graph):
-        for node in reversed(each):
-            if all(not value.uses() and not value.is_graph_output() for value in node.outputs):
-                each.remove(node, safe=True)
-        for name, value in list(each.initializers.items()):
-            if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
-                del each.initializers[name]
         for value in values_of(each):
             for key in [key for key in value.meta if isinstance(key, tuple) or key in ("quantization", "blockwise", "range", "tflite_type", "variable")]:
                 del value.meta[key]
