@@ -4,6 +4,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import onnx
@@ -134,3 +136,22 @@ def test_what_is_no_model_is_not_converted(tmp_path):
     (tmp_path / "noise.onnx").write_bytes(np.random.default_rng(0).bytes(1000))
     with pytest.raises(NotRecognised):
         isomorph.plan(tmp_path / "noise.onnx", to="tflite")
+
+
+@pytest.mark.parametrize("to", ["tflite", "saved_model", "torchscript"])
+def test_the_same_source_makes_the_same_bytes(to, tmp_path):
+    """In another process too, with other addresses: a network with branches, whose bodies read what stands outside."""
+    inner = [helper.make_graph([helper.make_node(operator, ["x", "w"], [f"{operator}_y"])], operator, [],
+                               [helper.make_tensor_value_info(f"{operator}_y", TensorProto.FLOAT, [2, 3])]) for operator in ("Add", "Mul")]
+    nodes = [helper.make_node("If", ["c"], ["y"], then_branch=inner[0], else_branch=inner[1]), helper.make_node("Add", ["y", "w"], ["z"])]
+    path = save(tmp_path / "if.onnx", nodes, [("c", TensorProto.BOOL, []), ("x", TensorProto.FLOAT, [2, 3])], [("z", TensorProto.FLOAT, [2, 3])],
+                         {"w": np.arange(3, dtype=np.float32)})
+    made = []
+    for turn in range(2):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        call = f"isomorph.convert({str(path)!r}, {str(folder / 'out')!r}, to={to!r}, verify=False)"
+        code = f"ballast = [object() for _ in range({turn * 10_000})]; import isomorph; {call}"
+        subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONHASHSEED": str(turn), "PYTHONPATH": os.pathsep.join(sys.path)})
+        made.append({file.relative_to(folder): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()})
+    assert made[0] == made[1]

@@ -31,14 +31,17 @@ def captured(body: ir.Graph) -> list[ir.Value]:
 def lift(body: ir.Graph, values: list[ir.Value]) -> None:
     """Appends one input for each of `values` to the body and reads that instead; constants are repeated inside the body."""
     for value in values:
+        count = value.meta["captured"] = value.meta.get("captured", 0) + 1      # bodies have names of their own for it, the same in every run
+        name = f"{value.name}/captured_{count}"
         if value.const_value is not None and value.is_initializer():
-            inner = ir.Value(name=f"{value.name}/{id(body) & 0xFFFF}", type=value.type, shape=value.shape, const_value=value.const_value)
+            inner = ir.Value(name=name, type=value.type, shape=value.shape, const_value=value.const_value)
             inner.meta.update(value.meta)
             body.register_initializer(inner)
         else:
-            inner = ir.Value(name=f"{value.name}/{id(body) & 0xFFFF}", type=value.type, shape=value.shape)
+            inner = ir.Value(name=name, type=value.type, shape=value.shape)
             inner.meta.update(value.meta)
             body.inputs.append(inner)
+        inner.meta.pop("captured", None)
         for node in body.all_nodes():
             for index, used in enumerate(node.inputs):
                 if used is value:

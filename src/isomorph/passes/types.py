@@ -128,9 +128,11 @@ def _cast(graph: ir.Graph, node: ir.Node, value: ir.Value, kind: ir.DataType) ->
         graph.register_initializer(fresh)
         return fresh
     cast = ir.node("Cast", [value], {"to": int(kind)})
-    cast.outputs[0].name, cast.outputs[0].type, cast.outputs[0].shape = f"{value.name}/{kind.name.lower()}/{id(cast)}", ir.TensorType(kind), value.shape
+    count = value.meta["casts"] = value.meta.get("casts", 0) + 1
+    out = cast.outputs[0]
+    out.name, out.type, out.shape = f"{value.name}/{kind.name.lower()}/{count}", ir.TensorType(kind), value.shape
     graph.insert_before(node, cast)
-    return cast.outputs[0]
+    return out
 
 
 def _cast_back(graph: ir.Graph, node: ir.Node, value: ir.Value, kind: ir.DataType, given: ir.DataType) -> None:

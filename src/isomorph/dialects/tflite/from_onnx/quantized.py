@@ -75,8 +75,8 @@ CARRIES_ACTIVATION = {"Conv", "TransposedConv", "FullyConnected", "Add", "Sub", 
 
 def quantize(graph: ir.Graph) -> None:
     """Turns every quantised region of the graph and of its bodies into integer kernels."""
-    for each in (*graph.subgraphs(), graph):
-        _Quantize(each).run()
+    for place, each in enumerate((*graph.subgraphs(), graph)):
+        _Quantize(each, place).run()
 
 
 def parameters(node: ir.Node) -> Quantization | None:
@@ -117,8 +117,8 @@ def _quantizes(value: ir.Value) -> list[ir.Node]:
 
 
 class _Quantize:
-    def __init__(self, graph: ir.Graph):
-        self.graph = graph
+    def __init__(self, graph: ir.Graph, place: int):
+        self.graph, self.place = graph, place
         self.count = 0
 
     def run(self) -> None:
@@ -139,7 +139,7 @@ class _Quantize:
 
     def name(self, base: str | None) -> str:
         self.count += 1
-        return f"{base}/q{self.count}_{id(self.graph) & 0xFFFF}"
+        return f"{base}/q{self.place}_{self.count}"
 
     def constant(self, array: Any, base: str | None, quantization: Quantization | None = None) -> ir.Value:
         tensor = array_tensor(array) if isinstance(array, (np.ndarray, np.generic)) else array
