@@ -120,14 +120,7 @@ class Scope:
         self.nodes: list[Json] = []
 
     def fresh(self, base: str) -> str:
-        word = _torch_names.identifier(base)
-        word = f"_{word}" if word[0].isdigit() else word
-        candidate, count = word, 0
-        while candidate in self.used:
-            count += 1
-            candidate = f"{word}_{count}"
-        self.used.add(candidate)
-        return candidate
+        return _torch_names.fresh(base, self.used)
 
     def graph(self, inputs: list[Json], outputs: list[Json], *, single: bool = False) -> Json:
         return {"inputs": inputs, "outputs": outputs, "nodes": self.nodes, "tensor_values": self.tensors, "sym_int_values": self.numbers["int"],

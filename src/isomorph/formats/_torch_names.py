@@ -103,3 +103,15 @@ def _path(value: ir.Value, role: str) -> tuple[str, ...]:
     words = [identifier(part) if not part.isdigit() else part for part in parts] or ["constant"]
     words[-1] = f"w{words[-1]}" if words[-1].isdigit() else words[-1]
     return tuple(word if word.isdigit() or not word[0].isdigit() else f"_{word}" for word in words)
+
+
+def fresh(base: str, used: set[str]) -> str:
+    """An identifier made of `base` that is not in `used` yet; from now on it is."""
+    word = identifier(base)
+    word = f"_{word}" if word[0].isdigit() else word
+    candidate, count = word, 0
+    while candidate in used:
+        count += 1
+        candidate = f"{word}_{count}"
+    used.add(candidate)
+    return candidate

@@ -138,14 +138,7 @@ class Code:
         return self.names[value]
 
     def fresh(self, base: str) -> str:
-        word = _torch_names.identifier(base)
-        word = f"_{word}" if word[0].isdigit() else word
-        candidate, count = word, 0
-        while candidate in self.used:
-            count += 1
-            candidate = f"{word}_{count}"
-        self.used.add(candidate)
-        return candidate
+        return _torch_names.fresh(base, self.used)
 
     def say(self, line: str) -> None:
         self.lines.append(INDENT * self.depth + line)
