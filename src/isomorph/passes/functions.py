@@ -6,10 +6,12 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import InlinePass
+from onnx_ir.passes.common import InlinePass, RemoveInitializersFromInputsPass
 
 from isomorph.dialects._lower import Builder, Rule
+from isomorph.model import Model
 from isomorph.passes.shapes import schema_of
+from isomorph.report import Finding, Severity
 
 ABSENT = "isomorph.absent"
 
@@ -18,6 +20,16 @@ def inline(model: ir.Model) -> None:
     """Replaces every call of a function of the model by its body."""
     if model.functions:
         InlinePass()(model)
+
+
+def own_copy(model: Model, why: str) -> tuple[ir.Model, list[Finding]]:
+    """A copy to rewrite, without functions and without defaults of inputs: these become constants, each with a finding that says `why`."""
+    whole, findings = model.ir.clone(), list(model.findings)
+    findings += [Finding("input.fixed", Severity.MEDIUM, value.name or "", f"{value.name} has a default value; {why}")
+                 for value in whole.graph.inputs if value.is_initializer()]
+    RemoveInitializersFromInputsPass()(whole)
+    inline(whole)
+    return whole, findings
 
 
 def has_function(node: ir.Node) -> bool:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from isomorph.dialects._forms.common import common
 from isomorph.dialects._forms.resizing import resizing
@@ -22,7 +21,6 @@ from isomorph.passes.fold import fold
 from isomorph.passes.recurrent import recurrent
 from isomorph.passes.resample import resample
 from isomorph.passes.tidy import sweep, tidy
-from isomorph.report import Finding, Severity
 
 WANTS_LAST = {"Conv", "TransposedConv", "MaxPool", "AveragePool", "ResizeSpatial", "WholeUpsampling", "DepthToSpace", "SpaceToDepth"}
 NOT_OURS = {"MatMul", "RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike", "TopK"}     # forms of other targets
@@ -41,14 +39,7 @@ def simplify() -> Mapping:
 
 def from_hub(model: Model) -> Model:
     """The model in Keras' layers and operations. Raises `Unsupported` with every operator that has no form there."""
-    whole = model.ir.clone()
-    findings: list[Finding] = list(model.findings)
-    for value in whole.graph.inputs:
-        if value.is_initializer():
-            findings.append(Finding("input.fixed", Severity.MEDIUM, value.name or "",
-                f"{value.name} has a default value; it becomes a constant and is no input any more"))
-    RemoveInitializersFromInputsPass()(whole)
-    functions.inline(whole)
+    whole, findings = functions.own_copy(model, "it becomes a constant and is no input any more")
     graph = whole.graph
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
     if not inputs:

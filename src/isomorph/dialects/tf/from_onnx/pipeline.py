@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from isomorph.dialects._forms.common import last_axis_softmax
 from isomorph.dialects._forms.rounds import to_kernel
@@ -23,7 +22,6 @@ from isomorph.passes.fold import fold
 from isomorph.passes.recurrent import recurrent
 from isomorph.passes.resample import resample
 from isomorph.passes.tidy import share_equal, sweep, tidy
-from isomorph.report import Finding, Severity
 
 MOST_COMPARED = 1 << 16         # elements up to which equal weights are found and become one
 WANTS_LAST = {"Conv", "TransposedConv", "MaxPool", "AveragePool", "ResizeSpatial", "DepthToSpace", "SpaceToDepth"}
@@ -55,14 +53,7 @@ settle("Softmax", "LogSoftmax")(last_axis_softmax)
 
 def from_hub(model: Model, to: Target = TENSORFLOW) -> Model:
     """The model in TensorFlow's operators, as far as `to` has them. Raises `Unsupported` with every operator that has no form there."""
-    whole = model.ir.clone()
-    findings: list[Finding] = list(model.findings)
-    for value in whole.graph.inputs:
-        if value.is_initializer():
-            why = f"{value.name} has a default value; a signature of TensorFlow has none, so it becomes a constant and is no input any more"
-            findings.append(Finding("input.fixed", Severity.MEDIUM, value.name or "", why))
-    RemoveInitializersFromInputsPass()(whole)
-    functions.inline(whole)
+    whole, findings = functions.own_copy(model, "a signature of TensorFlow has none, so it becomes a constant and is no input any more")
     graph = whole.graph
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
     fold(graph)

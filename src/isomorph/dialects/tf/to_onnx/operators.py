@@ -360,14 +360,10 @@ def select(op, condition, x, y):
 # ---- reductions
 
 
-def _axes(op: Builder, axes: Value) -> Value:
-    return vector(op, axes)
-
-
 def _reduction(target: str) -> Callable[..., Any]:
     def rule(op, x, axes, *, keep_dims=0):
         (a,) = computable(op, x)
-        return narrow(op, op.make(target, (a, _axes(op, axes)), {"keepdims": keep_dims, "noop_with_empty_axes": 1}), x)
+        return narrow(op, op.make(target, (a, vector(op, axes)), {"keepdims": keep_dims, "noop_with_empty_axes": 1}), x)
     return rule
 
 
@@ -378,7 +374,7 @@ for _name, _target in {"Sum": "ReduceSum", "Prod": "ReduceProd", "Max": "ReduceM
 @to_onnx("Mean")
 def mean(op, x, axes, *, keep_dims=0):
     if x.dtype in FLOATING:
-        return op.ReduceMean(x, _axes(op, axes), keepdims=keep_dims, noop_with_empty_axes=1)
+        return op.ReduceMean(x, vector(op, axes), keepdims=keep_dims, noop_with_empty_axes=1)
     return lite.mean(op, x, axes, keep_dims=keep_dims)
 
 
@@ -387,7 +383,7 @@ def euclidean_norm(op, x, axes, *, keep_dims=0):
     """With no axes it is still the absolute value."""
     (a,) = computable(op, x)
     a = a if a.dtype in FLOATING else op.Cast(a, to=DOUBLE)
-    total = op.ReduceSum(op.Mul(a, a), _axes(op, axes), keepdims=keep_dims, noop_with_empty_axes=1)
+    total = op.ReduceSum(op.Mul(a, a), vector(op, axes), keepdims=keep_dims, noop_with_empty_axes=1)
     return op.Sqrt(total)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from isomorph.dialects._forms.common import last_axis_softmax
 from isomorph.dialects._forms.rounds import to_kernel
@@ -38,14 +37,7 @@ simplify.update(SHARED).update(legalize)
 
 def from_hub(model: Model, *, dtype: str | None = None) -> Model:
     """The model in TensorFlow Lite operators. Raises `Unsupported` with every operator that has no form there."""
-    whole = model.ir.clone()
-    findings: list[Finding] = list(model.findings)
-    for value in whole.graph.inputs:
-        if value.is_initializer():
-            why = f"{value.name} has a default value; TensorFlow Lite has none, so it becomes a constant and is no input any more"
-            findings.append(Finding("input.fixed", Severity.MEDIUM, value.name or "", why))
-    RemoveInitializersFromInputsPass()(whole)
-    functions.inline(whole)
+    whole, findings = functions.own_copy(model, "TensorFlow Lite has none, so it becomes a constant and is no input any more")
     graph = whole.graph
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
     known = {value.name for each in (graph, *graph.subgraphs()) for value in _values(each)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnx_ir.passes.common import RemoveInitializersFromInputsPass
 
 from isomorph.dialects._forms.rounds import to_kernel
 from isomorph.dialects._lower import Mapping, rewrite
@@ -21,7 +20,6 @@ from isomorph.passes.fold import fold
 from isomorph.passes.recurrent import recurrent
 from isomorph.passes.resample import resample
 from isomorph.passes.tidy import sweep, tidy
-from isomorph.report import Finding, Severity
 
 assert layers                                  # importing it has filled the table
 CONTROL = ("If", "Loop")
@@ -33,14 +31,7 @@ simplify.update(forms).update(windows)
 
 def from_hub(model: Model) -> Model:
     """The model in calls of aten. Raises `Unsupported` with every operator that has none."""
-    whole = model.ir.clone()
-    findings: list[Finding] = list(model.findings)
-    for value in whole.graph.inputs:
-        if value.is_initializer():
-            why = f"{value.name} has a default value; the forward of a module gets a constant, and it is no input any more"
-            findings.append(Finding("input.fixed", Severity.MEDIUM, value.name or "", why))
-    RemoveInitializersFromInputsPass()(whole)
-    functions.inline(whole)
+    whole, findings = functions.own_copy(model, "the forward of a module gets a constant, and it is no input any more")
     graph = whole.graph
     fold(graph)
     fuse.apply(graph, fuse.fuse)
