@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,11 @@ class Checkpoint(Mapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.tensors)
+
+
+def by_name(shapes: Mapping[str, Sequence[int]], names: Sequence[str]) -> dict[str, Sequence[int]]:
+    """Shapes of inputs by name. A caller may say "0" for the first input, "1" for the second, where no input is called so."""
+    return {names[int(name)] if name not in names and name.isdecimal() and int(name) < len(names) else name: shape for name, shape in shapes.items()}
 
 
 def operators(model: Model) -> Counter[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from isomorph.artifact import Artifact
 from isomorph.errors import Missing, Unsupported, Usage
 from isomorph.formats import Format, Match, _table
-from isomorph.model import Checkpoint, Model, operators, weights
+from isomorph.model import Checkpoint, Model, by_name, operators, weights
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Finding, Report, Severity
 from isomorph.tensors import BITS, NUMBER, lazily, numpy_type, type_of
@@ -134,7 +134,7 @@ def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = 
 
     `opset` is the ONNX version to write; `dtype` ("fp16", "bf16", "fp32") the type to store float weights in; `names` ("gguf", "huggingface") how the
     weights of a language model are named and laid out; `external_data` puts the weights of an ONNX file beside it; `signature` chooses an
-    entry point; `input_shapes` fixes the shapes of inputs by name.
+    entry point; `input_shapes` fixes the shapes of inputs, by name or by their place ("0"), -1 for a size that stays open.
     Raises `NotRecognised`, `Damaged` or `Unsafe` for the source, `Usage` for an unknown format or an option that it does not take.
     """
     artifact = Artifact.open(source)
@@ -202,12 +202,12 @@ def _plan_network(made: Plan, content: Checkpoint, progress: Progress) -> None:
     if dtype not in (None, "fp32"):
         raise Usage(f"the weights of a network are not stored as {dtype} yet", hint="quantize them, or convert them, before they become a graph")
     try:
-        model = architectures.network(content, made.source, made.match.format, quantised=dtype is None)
+        model = architectures.network(content, made.source, made.match.format, quantised=dtype is None, input_shapes=made.options.get("input_shapes"))
     except (Unsupported, Missing) as error:
-        reason = f"the file holds weights without a graph, and this format needs one: {error.what}"
+        reason = f"the file holds weights without a graph, and this format needs one: {error.what}" + (f"; {error.hint}" if error.hint else "")
         made.blockers += [(made.match.format, made.source.where, reason), *getattr(error, "blockers", ())]
         return
-    made.steps.append(Step("build the network", str(content.metadata.get("general.architecture", ""))))
+    made.steps.append(Step("build the network", str(content.metadata.get("general.architecture", model.metadata.get("class", "")))))
     _plan_graph(made, model, progress)
 
 
@@ -243,6 +243,7 @@ def _plan_graph(made: Plan, content: Model, progress: Progress) -> None:
     if content.dialect != "onnx" or made.target.dialect != "onnx":
         made.steps.append(Step("to onnx", f"{sum(operators(hub).values()):,} ONNX operators"))
     if "input_shapes" in made.options:
+        made.options["input_shapes"] = by_name(made.options["input_shapes"], [str(value.name) for value in hub.graph.inputs])
         _fix_shapes(hub, made.options["input_shapes"])
     progress.start(f"to {made.target.dialect}")
     model = dialects.from_hub(hub, made.target.dialect, **_accepted_by_dialect(dialects.options_of(made.target.dialect), made))
@@ -281,7 +282,7 @@ def _cast_to(dtype: np.dtype) -> Any:
 
 
 def _fix_shapes(hub: Model, shapes: Mapping[str, Sequence[int]]) -> None:
-    """Sets input shapes; a symbol that gets a size gets it everywhere."""
+    """Sets input shapes, where -1 leaves a size as it is; a symbol that gets a size gets it everywhere."""
     import onnx_ir
     inputs = {value.name: value for value in hub.graph.inputs}
     sizes: dict[str, int] = {}
@@ -290,10 +291,12 @@ def _fix_shapes(hub: Model, shapes: Mapping[str, Sequence[int]]) -> None:
         if value is None:
             raise Usage(f"no input is named {name!r}", hint="the inputs are " + ", ".join(str(known) for known in inputs))
         old = list(value.shape) if value.shape is not None else [None] * len(shape)
-        if len(old) != len(shape) or any(isinstance(dim, int) and dim != size for dim, size in zip(old, shape, strict=True)):
+        wanted: list[Any] = [dim if size < 0 else size for dim, size in zip(old, shape, strict=True)] if len(old) == len(shape) else list(shape)
+        if len(old) != len(wanted) or any(isinstance(dim, int) and dim != size for dim, size in zip(old, wanted, strict=True)):
             raise Usage(f"the input {name!r} cannot have the shape {list(shape)}", hint=f"the model says {value.shape}")
-        sizes |= {dim.value: size for dim, size in zip(old, shape, strict=True) if isinstance(dim, onnx_ir.SymbolicDim) and dim.value}
-        value.shape = onnx_ir.Shape(shape)
+        sizes |= {dim.value: size for dim, size in zip(old, wanted, strict=True)
+                  if isinstance(dim, onnx_ir.SymbolicDim) and dim.value and isinstance(size, int)}
+        value.shape = onnx_ir.Shape(wanted)
     for value in (*hub.graph.inputs, *hub.graph.outputs, *(output for node in hub.graph.all_nodes() for output in node.outputs)):
         if value.shape is not None:
             value.shape = onnx_ir.Shape([sizes.get(dim.value or "", dim) if isinstance(dim, onnx_ir.SymbolicDim) else dim for dim in value.shape])

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from isomorph.architectures._table import FAMILIES, GGML_LLAMA, KEYS, Family
@@ -30,9 +30,16 @@ FILE_TYPES = {"FLOAT": 0, "FLOAT16": 1, "BFLOAT16": 32}           # general.file
 FLOATS = {NUMBER[name] for name in ("FLOAT", "FLOAT16", "BFLOAT16")}
 
 
-def network(content: Checkpoint, artifact: Artifact, format_name: str, *, quantised: bool = True) -> model.Model:
-    """The graph that the weights of a file belong to, as ONNX with keys and values kept (see `decoder`). Raises as `under_gguf_names`, and `Unsupported`."""
+def network(content: Checkpoint, artifact: Artifact, format_name: str, *, quantised: bool = True,
+            input_shapes: Mapping[str, Sequence[int]] | None = None) -> model.Model:
+    """The graph that the weights of a file belong to, as ONNX: what the file itself says (`Format.network`), else that of a language model with keys and
+    values kept (see `decoder`). Raises as `under_gguf_names`, and `Unsupported`."""
     from isomorph.architectures import decoder
+    from isomorph.formats import _table
+    own = _table.get(format_name).network
+    stated = own(artifact, input_shapes=input_shapes) if own is not None else None
+    if stated is not None:
+        return stated
     return decoder.graph(under_gguf_names(content, artifact, format_name), quantised=quantised)
 
 

@@ -12,7 +12,8 @@ from isomorph.errors import Usage
 def conversion(function: Callable[..., Any]) -> Callable[..., Any]:
     """What a conversion can be told."""
     for option in (
-            click.option("--input-shape", "input_shapes", metavar="NAME=1x3x224x224", multiple=True, help="Fix the shape of an input."),
+            click.option("--input", "--input-shape", "input_shapes", metavar="[NAME=]1x3x224x224", multiple=True,
+                         help="Fix the shape of an input, by its name or in their order; ? leaves a size open."),
             click.option("--signature", metavar="NAME", help="Choose an entry point of a file that has several."),
             click.option("--external-data/--single-file", "external_data", default=None, help="ONNX: weights beside the file, or inside it."),
             click.option("--names", type=click.Choice(("gguf", "huggingface")), help="Language models: name and lay out the weights as that world does."),
@@ -25,15 +26,15 @@ def conversion(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def conversion_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The keyword arguments of `plan` and `convert`."""
-    shapes = dict(_shape(text) for text in arguments["input_shapes"])
+    shapes = dict(_shape(text, place) for place, text in enumerate(arguments["input_shapes"]))
     return {name: arguments[name] for name in ("opset", "dtype", "names", "external_data", "signature")} | {"input_shapes": shapes or None}
 
 
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+def _shape(text: str, place: int) -> tuple[str, tuple[int, ...]]:
     name, equals, dims = text.rpartition("=")
-    if not equals or not all(dim.isdecimal() for dim in dims.split("x")):
+    if not all(dim.isdecimal() or dim == "?" for dim in dims.split("x")):
         raise Usage(f"cannot read the shape {text!r}", hint="write NAME=1x3x224x224")
-    return name, tuple(int(dim) for dim in dims.split("x"))
+    return name if equals else str(place), tuple(-1 if dim == "?" else int(dim) for dim in dims.split("x"))
 
 
 def feeding(function: Callable[..., Any]) -> Callable[..., Any]:

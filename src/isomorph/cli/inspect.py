@@ -7,6 +7,8 @@ import click
 
 from isomorph.cli._output import Output, shape, size, verb
 
+MOST_MODULES = 40
+
 
 @verb("inspect")
 @click.argument("path", metavar="FILE")
@@ -32,6 +34,12 @@ def command(out: Output, path: str, graph: bool, tensors: bool, metadata: bool, 
     for kind in ("inputs", "outputs"):
         for value in facts.get(kind, []):
             out.line(f"{kind[:-1]:<10}  {value['name']}: {value['dtype']}{shape(value['shape'])}")
+    modules = list((facts.get("metadata", {}).get("modules") or {}).items()) if facts["format"] == "torch" else []
+    if modules:
+        out.line()
+        shown = modules if metadata else modules[:MOST_MODULES]
+        out.table(("module", "class"), [(name, str(made)) for name, made in shown])
+        out.line(f"... and {len(modules) - len(shown):,} modules more, with --metadata" if len(shown) < len(modules) else "")
     if ops:
         out.line()
         out.table(("operator", "count"), list(facts.get("operators", {}).items()), right=("count",))
@@ -41,7 +49,7 @@ def command(out: Output, path: str, graph: bool, tensors: bool, metadata: bool, 
                                                          for tensor in facts.get("tensors", [])], right=("size",))
     if metadata:
         out.line()
-        out.pairs([(name, str(value)) for name, value in facts.get("metadata", {}).items()])
+        out.pairs([(name, str(value)) for name, value in facts.get("metadata", {}).items() if not modules or name != "modules"])
     if graph:
         out.line()
         out.table(("node", "operator", "inputs", "outputs"), [(node["name"], node["operator"], ", ".join(node["inputs"]), ", ".join(node["outputs"]))

@@ -42,6 +42,7 @@ class Format:
     identify: Callable[..., Match | None]
     read: Callable[..., Any] | None = None
     write: Callable[..., Any] | None = None
+    network: Callable[..., Any] | None = None     # of weights: the graph that the same file says they belong to, None where it says nothing
     dialect: str = ""                # the dialect of the graphs it reads and writes
     can: Capabilities = Capabilities()
     of: str = ""                     # the kind of network that it is for, where it is not for any

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Rejected
-from isomorph.dialects.torch.interpreter import UNKNOWN, Cell, Interpreter, Raised, Stop, Unknown, has_unknown
+from isomorph.dialects.torch.interpreter import Interpreter
 from isomorph.dialects.torch.loops import emit_loop
 from isomorph.dialects.torch.lowering import Lowering
+from isomorph.dialects.torch.program_values import UNKNOWN, Cell, Raised, Stop, Unknown, has_unknown
 from isomorph.dialects.torch.to_onnx import SCALAR_TYPES
 from isomorph.errors import Damaged, IsomorphError, Unsupported
 from isomorph.formats import _torch_files, _torch_interface

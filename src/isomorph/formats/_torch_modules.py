@@ -1,15 +1,25 @@
 """Whole modules in a pickle: their tree, with the names of the classes, what they were made with, and what of it is needed to run them."""
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from isomorph.formats._torch_values import DType, TensorRecord
+from isomorph.errors import Unsafe, Unsupported
+from isomorph.formats._torch_values import DType, TensorRecord, is_module
 from isomorph.report import Finding, Severity
+from isomorph.wire import json_head
 from isomorph.wire.pickle import Call, Dict, Name
 
+if TYPE_CHECKING:
+    from isomorph.artifact import Artifact
+    from isomorph.dialects.torch.modules import Module
+    from isomorph.model import Model
+
 STANDARD = "torch.nn.modules."
-CONTAINERS = ("Sequential", "ModuleList", "ModuleDict")
+WAYS_OUT = ("add --module package.module:factory to run your own code with these weights, or export the model where its code is, with torch.export.save or "
+            "torch.jit.trace")
 MOST_SHOWN = 2_000
+DEEPEST, MOST_MODULES = 200, 100_000
 
 
 def class_of(module: Call) -> str:
@@ -44,10 +54,23 @@ def part(module: Call, name: str) -> dict[str, Any]:
     return {key: value for key, value in found.items if isinstance(key, str)} if isinstance(found, Dict) else {}
 
 
-def tensor_of(module: Call, name: str) -> TensorRecord | None:
-    """A parameter or buffer of a module, None where it has none of that name."""
-    value = (part(module, "_parameters") | part(module, "_buffers")).get(name)
-    return value if isinstance(value, TensorRecord) else None
+def tree(root: Call) -> Module:
+    """A module and those inside it, as the mapping takes them. Raises `Unsafe` where they are inside one another without end."""
+    from isomorph.dialects.torch.modules import HOOKS, Module
+    made = 0
+
+    def of(module: Call, depth: int) -> Module:
+        nonlocal made
+        made += 1
+        if depth > DEEPEST or made > MOST_MODULES:
+            raise Unsafe("modules inside modules without end")
+        settings = {key: str(value) if isinstance(value, Name) else plain_of(value) for key, value in module.state.items if isinstance(key, str)}
+        tensors = part(module, "_parameters") | part(module, "_buffers")
+        hooks = [str(getattr(hook, "callee", hook)) for name in HOOKS if isinstance(held := module.state.get(name), Dict) for _, hook in held.items]
+        return Module(class_of(module), {key: value for key, value in settings.items() if value is not NotImplemented},
+                      {key: value for key, value in tensors.items() if isinstance(value, (TensorRecord, type(None)))},
+                      {key: of(value, depth + 1) for key, value in part(module, "_modules").items() if is_module(value)}, hooks)
+    return of(root, 0)
 
 
 def is_standard(module: Call) -> bool:
@@ -70,5 +93,62 @@ def findings(modules: dict[str, Call], where: str) -> list[Finding]:
         return []
     shown = ", ".join(foreign[:4]) + (" and others" if len(foreign) > 4 else "")
     sentence = f"the file names {shown} and holds no code: what `forward` of {foreign[0]} computes is not in the file, so that it is read as weights"
-    hint = "export the model where its code is: torch.export.save(torch.export.export(model, inputs), 'model.pt2')"
-    return [Finding("torch.no-forward", Severity.LOW, where, sentence, hint)]
+    return [Finding("torch.no-forward", Severity.LOW, where, sentence, WAYS_OUT)]
+
+
+# ---- graphs
+
+def network(artifact: Artifact, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Model | None:
+    """The graph of a file that holds a module whose tree says what it computes, in ONNX; None where there is no module.
+
+    Raises `Unsupported` with every module whose `forward` is not in the file.
+    """
+    from isomorph.formats import _torch_files
+    if artifact.is_folder or json_head.begins_json(artifact.head):
+        return None
+    module = _root(_torch_files.load(artifact).value)
+    if module is None:
+        return None
+    from isomorph.dialects.torch import modules
+    root = tree(module)
+    given = next(iter((input_shapes or {}).values()), None)
+    best: Any = None
+    for dtype, shape in _tried(modules.likely_inputs(root), given):
+        lowering = modules.build(root, lambda record, path: record.tensor(path), dtype, shape)
+        if best is None or len(lowering.operators) > len(best[0].operators):
+            best = lowering, dtype, shape
+        if not lowering.blockers:
+            break
+    lowering, dtype, shape = best
+    if lowering.blockers:
+        kinds = ", ".join(dict.fromkeys(kind for kind, _, _ in lowering.blockers))
+        raise Unsupported(f"the tree of the module {class_of(module)} does not say what {kinds} computes", where=artifact.where,
+                          blockers=lowering.blockers, hint=WAYS_OUT)
+    if given is None:
+        message = f"the file does not say what it is: {dtype.lower()} of {len(shape)} axes follows from the first layers"
+        lowering.findings.append(Finding("torch.guessed-rank", Severity.MEDIUM, "input", message, "say it with --input input=1x3x224x224"))
+    return _model(lowering, class_of(module))
+
+
+def _root(value: Any) -> Call | None:
+    """The module that a file holds: the value itself, or the only one under a key of a checkpoint."""
+    if is_module(value):
+        return value
+    held = [item for _, item in value.items if is_module(item)] if isinstance(value, Dict) else []
+    return held[0] if len(held) == 1 else None
+
+
+def _tried(likely: list[tuple[str, list[Any]]], given: Sequence[int] | None) -> list[tuple[str, list[Any]]]:
+    """Types and shapes to try: those that the caller fixes, -1 being an open size, else what the layers say."""
+    if given is None:
+        return likely
+    dims = [dim if dim >= 0 else "batch" if axis == 0 else f"input_{axis}" for axis, dim in enumerate(given)]
+    return [(dtype, dims) for dtype in dict.fromkeys(dtype for dtype, _ in likely)]
+
+
+def _model(lowering: Any, kind: str) -> Model:
+    import onnx_ir as ir
+
+    from isomorph.model import HUB_IR_VERSION, HUB_OPSET, Model
+    lowering.graph.opset_imports.update({"": HUB_OPSET})
+    return Model(ir.Model(lowering.graph, ir_version=HUB_IR_VERSION), "onnx", metadata={"class": kind}, findings=list(lowering.findings))

@@ -20,7 +20,7 @@ class Program:
     """The code and objects of a file. Names of classes begin with `__torch__.`; files of code are parsed when a name of theirs is used."""
 
     def __init__(self, artifact: Artifact):
-        from isomorph.dialects.torch.interpreter import Obj
+        from isomorph.dialects.torch.program_values import Obj
         archive = _torch.zip_of(artifact)
         root = _torch.root_of(archive, "data.pkl") if archive else None
         if archive is None or root is None:

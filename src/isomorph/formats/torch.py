@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from isomorph.wire import files, json_head, pickle
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
-    from isomorph.model import Checkpoint
+    from isomorph.model import Checkpoint, Model
     from isomorph.wire.archive import Archive
 
 MAGIC = b"\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."          # behind the two bytes of PROTO, torch/serialization.py
@@ -114,6 +115,12 @@ def read(artifact: Artifact, *, progress: Progress = SILENT) -> Checkpoint:
     if json_head.begins_json(artifact.head):
         return _read_shards(artifact)
     return _read_file(artifact)
+
+
+def network(artifact: Artifact, *, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Model | None:
+    """The graph of a whole module whose tree says what it computes, as `_torch_modules.network`."""
+    from isomorph.formats import _torch_modules
+    return _torch_modules.network(artifact, input_shapes)
 
 
 def _read_file(artifact: Artifact) -> Checkpoint:
@@ -332,5 +339,5 @@ def _pickled(entries: list[tuple]) -> bytes:
 FORMAT = Format(
     name="torch", title="PyTorch", extensions=(".pt", ".pth", ".bin", ".ckpt"), holds="weights",
     spec="https://github.com/pytorch/pytorch/blob/main/torch/serialization.py", identify=identify, read=read, write=write,
-    can=Capabilities(dtypes=frozenset(_torch_zip.STORAGE_OF) | frozenset(_torch_zip.UNTYPED)),
+    network=network, can=Capabilities(dtypes=frozenset(_torch_zip.STORAGE_OF) | frozenset(_torch_zip.UNTYPED)),
 )

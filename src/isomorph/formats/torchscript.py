@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from isomorph.errors import IsomorphError, Unsupported
 from isomorph.formats import Capabilities, Format, Match, _torch, _torch_interface
 from isomorph.formats._torch_values import TensorRecord
+from isomorph.model import by_name
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Finding, Report, Severity
 from isomorph.wire.pickle import Call
@@ -50,7 +51,8 @@ def read(artifact: Artifact, *, progress: Progress = SILENT, input_shapes: Mappi
     from isomorph.formats._torchscript import Program
     program = Program(artifact)
     best: Attempt | None = None
-    for inputs in _candidates(program, input_shapes or {}):
+    input_shapes = by_name(input_shapes or {}, [name for name, _, _ in _parameters(program)])
+    for inputs in _candidates(program, input_shapes):
         attempt = Attempt(program, inputs)
         if best is None or attempt.reach > best.reach:
             best = attempt
@@ -58,7 +60,7 @@ def read(artifact: Artifact, *, progress: Progress = SILENT, input_shapes: Mappi
             break
     assert best is not None
     model = best.model(artifact)
-    model.findings += _guesses(program, best, input_shapes or {})
+    model.findings += _guesses(program, best, input_shapes)
     return model
 
 
@@ -143,8 +145,9 @@ class Attempt:
     def _execute(self, states: dict[str, tuple[Any, str, Any]]) -> Interpreter:
         import onnx_ir as ir
 
-        from isomorph.dialects.torch.interpreter import Cell, Interpreter, Raised, Stop, Unchanged, Unknown
+        from isomorph.dialects.torch.interpreter import Interpreter
         from isomorph.dialects.torch.lowering import Lowering
+        from isomorph.dialects.torch.program_values import Cell, Raised, Stop, Unchanged, Unknown
         self.lowering = Lowering(self.program.main.kind.rpartition(".")[2])
         machine = Interpreter(self.program, self.lowering)
         arguments: dict[str, Any] = {}
@@ -197,7 +200,7 @@ class Attempt:
 
     def _states(self, machine: Interpreter) -> dict[str, tuple[Any, str, Any]]:
         """What `forward` assigns to objects of the file: path -> (object, attribute, (type, shape) of a tensor, None for a number)."""
-        from isomorph.dialects.torch.interpreter import Cell
+        from isomorph.dialects.torch.program_values import Cell
         found: dict[str, tuple[Any, str, Any]] = {}
         for (_, name), owner in machine.assigned.items():
             if name not in owner.fields:

@@ -39,10 +39,10 @@ def verify(first: Any, second: Any, *, inputs: Mapping[str, Given] | None = None
     one, other = Subject(first, input_shapes=shapes, signature=signature), Subject(second)
     report = Report(f"{one.where} and {other.where}")
     built = one.network if other.holds_graph and not one.holds_graph else None
-    if built is not None:
+    if built is not None and "logits" in [value.name for value in built.graph.outputs]:
         from isomorph.architectures.decoder import samples
         inputs = {name: Given(array=array) for name, array in samples(built, seed).items()} | dict(inputs or {})
-    elif not other.holds_graph or not one.holds_graph:
+    elif built is None and not (one.holds_graph and other.holds_graph):
         from isomorph.verification import weights
         return weights.verify(one, other, report, _explicit(atol, rtol))
     _verify_graphs(one, other, report, inputs or {}, sizes or {}, _explicit(atol, rtol), seed, timeout, progress)

@@ -49,7 +49,7 @@ class Subject:
 
     def __init__(self, source: Any, *, input_shapes: Mapping[str, Sequence[int]] | None = None, signature: str = ""):
         self.artifact, self.signature = Artifact.open(source), signature
-        self.options = {name: value for name, value in (("input_shapes", dict(input_shapes or {})), ("signature", signature)) if value}
+        self.options: dict[str, Any] = {name: value for name, value in (("input_shapes", dict(input_shapes or {})), ("signature", signature)) if value}
         self.match = _table.identify(self.artifact)
         self.format = _table.get(self.match.format)
 
@@ -84,7 +84,7 @@ class Subject:
 
     @cached_property
     def network(self) -> Model | None:
-        """The graph that weights belong to, computed with decoded weights; None for what is no language model that isomorph builds.
+        """The graph that weights belong to, computed with decoded weights; None for what is neither a language model nor a module that says what it computes.
 
         Raises `Unsupported` where the decoded weights are too many to run."""
         from isomorph import architectures
@@ -92,7 +92,7 @@ class Subject:
         if isinstance(content, Model):
             return None
         try:
-            model = architectures.network(content, self.artifact, self.match.format, quantised=False)
+            model = architectures.network(content, self.artifact, self.match.format, quantised=False, input_shapes=self.options.get("input_shapes"))
         except (Unsupported, Missing):
             return None
         size = sum(tensor.nbytes for tensor in content.values())

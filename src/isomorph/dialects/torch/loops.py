@@ -84,7 +84,7 @@ def _same(a: Any, b: Any) -> bool:
 
 def carried(machine: Interpreter, body: list[ast.stmt], env: dict[str, Any]) -> list[str]:
     """The names that the body assigns and that stood before it, and the tensors that it may change in place. Raises `Rejected` for what no loop carries."""
-    from isomorph.dialects.torch.interpreter import Cell
+    from isomorph.dialects.torch.program_values import Cell
     assigned = {node.id: None for statement in body for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     names = [name for name in assigned if name in env]
     for name in names:
@@ -95,7 +95,7 @@ def carried(machine: Interpreter, body: list[ast.stmt], env: dict[str, Any]) -> 
 
 def run_loop(machine: Interpreter, statement: ast.While | ast.For, env: dict[str, Any], count: Any, index: Callable[[ir.Value], Any] | None) -> None:
     """A loop of printed code: `count` rounds at most (None: until its test fails), `index(round)` is what the variable of a `for` is in a round."""
-    from isomorph.dialects.torch.interpreter import Cell
+    from isomorph.dialects.torch.program_values import Cell
     names = carried(machine, statement.body, env)
     tensors = {name: isinstance(env[name], Cell) for name in names}
     kinds = {name: type(env[name]) for name in names if isinstance(env[name], NUMBERS)}
@@ -133,7 +133,7 @@ def run_loop(machine: Interpreter, statement: ast.While | ast.For, env: dict[str
 
 
 def _cells(items: Iterable[Any]) -> Iterator[Any]:
-    from isomorph.dialects.torch.interpreter import Cell
+    from isomorph.dialects.torch.program_values import Cell
     for item in items:
         if isinstance(item, Cell):
             yield item
