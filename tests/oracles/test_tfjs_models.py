@@ -15,7 +15,7 @@ from typing import Any
 import environments
 import numpy as np
 import pytest
-from zoo import zoo
+from zoo import catalogue, zoo
 
 import isomorph
 from isomorph.formats import _table
@@ -23,9 +23,9 @@ from isomorph.runtime.session import Session
 
 BOUND = 1e-4
 DIGITS = Path(str(resources.files("isomorph") / "data" / "digits.onnx"))
-SOME = [("human_emotion", "tflite"), ("human_blazeface", "onnx"), ("basic_pitch_tfjs", "onnx"), ("human_antispoof", "tfjs_graph")]
-ALL = [(name, to) for name in ("human_emotion", "human_blazeface", "human_antispoof", "human_facemesh", "human_movenet_lightning", "basic_pitch_tfjs")
-       for to in ("onnx", "tflite", "saved_model", "tfjs_graph")]
+SOME = [("human_emotion", "tflite"), ("human_blazeface", "onnx"), ("basic_pitch_tfjs", "onnx"), ("human_antispoof", "tfjs_graph"),
+        ("human_handtrack", "tflite"), ("human_centernet", "onnx")]
+ALL = [(name, to) for name, row in catalogue()["model"].items() if row.get("format") == "tfjs_graph" for to in ("onnx", "tflite", "saved_model", "tfjs_graph")]
 
 
 def farthest(report: Any) -> float:

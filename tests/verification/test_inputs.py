@@ -123,3 +123,15 @@ def test_contradictions_are_usage_errors():
         first([Port("n", "int64", ())], {"n": Given(literal="much")})
     with pytest.raises(Unsupported, match="no value can be made up"):
         first([Port("s", "seq(tensor(float))", None)])
+
+
+@pytest.mark.parametrize(("through", "value"), [([], 0.0), (["Sub"], 1.0)])
+def test_nothing_is_dropped_and_a_rank_comes_from_the_graph(through, value):
+    """The share of a Dropout is the one where its result is not random; that it is a scalar says only the graph."""
+    x, share = (ir.Value(name=name, type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(shape)) for name, shape in (("x", [4]), ("share", [])))
+    subtract = ir.node("Sub", [None, share])
+    drop = ir.node("Dropout", [x, subtract.outputs[0] if through else share, None])
+    graph = ir.Graph([x, share], drop.outputs, nodes=[*([subtract] if through else []), drop])
+    feeds = first([Port("x", "float32", (4,)), Port("share", "float32", None)], graph=graph).arrays
+    assert feeds["share"].shape == ()
+    assert feeds["share"] == value

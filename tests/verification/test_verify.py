@@ -157,3 +157,26 @@ def test_weights_are_compared_one_by_one(tmp_path):
     reasons = {output["name"]: output["reason"] for output in isomorph.verify(DIGITS, tmp_path / "one.npz").facts["outputs"]}
     assert reasons["more"] == "only the second file has it"
     assert reasons["conv2.bias"] == "only the first file has it"
+
+
+def threshold(path: Path, limit: float, operator: str = "Greater") -> Path:
+    """Whether the sum of 32 numbers is above a limit."""
+    nodes = [helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0), helper.make_node(operator, ["sum", "limit"], ["y"])]
+    return save(path, nodes, [("x", TensorProto.FLOAT, [32])], [("y", TensorProto.BOOL, [])], {"limit": np.float32(limit)})
+
+
+def test_where_the_last_digits_decide_other_inputs_are_taken(tmp_path):
+    total = float(np.random.default_rng(0).standard_normal(32, np.float32).sum())
+    below, above = (threshold(tmp_path / f"{name}.onnx", total * factor) for name, factor in (("below", 1 - 1e-6), ("above", 1 + 1e-6)))
+    report = isomorph.verify(below, above)
+    assert report.facts["passed"]
+    assert [finding.code for finding in report.findings] == ["verify.step"]
+    assert not isomorph.verify(below, above, inputs={"x": Given(array=np.random.default_rng(0).standard_normal(32, np.float32))}).facts["passed"]
+
+
+def test_a_difference_everywhere_is_none_of_the_last_digits(tmp_path):
+    total = float(np.random.default_rng(0).standard_normal(32, np.float32).sum())
+    right, wrong = (threshold(tmp_path / f"{operator}.onnx", total * (1 + 1e-6), operator) for operator in ("Greater", "Less"))
+    report = isomorph.verify(right, wrong)
+    assert not report.facts["passed"]
+    assert "verify.mismatch" in {finding.code for finding in report.findings}

@@ -351,7 +351,7 @@ def scan(op, *xs, body, num_scan_inputs, scan_input_axes=None, scan_input_direct
 
 
 @recurrent("Loop")
-def loop(op, count, condition, *carried, body):
+def loop(op, count=None, condition=None, *carried, body):
     """Written out where the number of rounds is known, small, and the body never ends it early."""
     rounds = None if count is None else constant(count)
     first = True if condition is None else constant(condition)

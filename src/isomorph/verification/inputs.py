@@ -107,6 +107,7 @@ def candidates(ports: Sequence[Port], given: Mapping[str, Given] | None = None, 
         raise Usage(f"no input is named {unknown[0]!r}", hint="the model takes " + "; ".join(map(str, ports)))
     known = dict(sizes or {}) | _learnt(ports, given, fixed or {})
     limits = _limits(graph) if graph is not None else {}
+    ports = [_ranked(port, graph) for port in ports]
     seen: set[tuple[Any, ...]] = set()
     for size in SIZES:
         for only_last in (False, True):
@@ -172,21 +173,40 @@ def _free(dim: str | None, axis: int, partner: Any, rank: int, chosen: dict[Any,
     return value
 
 
+def _ranked(port: Port, graph: onnx_ir.Graph | None) -> Port:
+    """A port whose file says no rank, with what the graph found out about it."""
+    if port.shape is not None or graph is None:
+        return port
+    return next((port_of(value) for value in graph.inputs if value.name == port.name), port)
+
+
 @dataclass(frozen=True)
 class Limit:
-    """What a graph tells about a whole-number input: values below `below`, or exactly `value`."""
+    """What a graph tells about an input: values below `below`, or exactly `value`."""
 
     below: int = 0
     value: int | None = None
 
 
 def _limits(graph: onnx_ir.Graph) -> dict[str, Limit]:
-    """For whole-number inputs: the length of what they index, or a constant that they are compared with."""
+    """For whole-number inputs: the length of what they index, or a constant that they are compared with. For the share of a Dropout: that nothing is dropped,
+    because what is dropped is random."""
     limits = {}
     for value in graph.inputs:
-        if value.dtype is not None and value.dtype.is_integer() and (limit := _followed(value)):
+        limit = None if value.dtype is None else _followed(value) if value.dtype.is_integer() else _undropped(value)
+        if limit is not None:
             limits[value.name or ""] = limit
     return limits
+
+
+def _undropped(value: onnx_ir.Value) -> Limit | None:
+    """0 for an input that is the ratio of a Dropout, 1 for one that is what remains of 1."""
+    for node, place in value.uses():
+        if node.op_type == "Dropout" and place == 1:
+            return Limit(value=0)
+        if node.op_type == "Sub" and place == 1 and any(user.op_type == "Dropout" and where == 1 for user, where in node.outputs[0].uses()):
+            return Limit(value=1)
+    return None
 
 
 def _followed(value: onnx_ir.Value) -> Limit | None:
@@ -231,6 +251,8 @@ def _array(port: Port, item: Given | None, shape: tuple[int, ...], random: np.ra
         return random.integers(0, 2, shape).astype(bool)
     if dtype.kind in "iu" or "int" in dtype.name:
         return _whole(dtype, shape, random, limit)
+    if limit is not None:
+        return np.full(shape, limit.value, dtype)
     if dtype.kind == "c":
         return (random.standard_normal(shape) + 1j * random.standard_normal(shape)).astype(dtype)
     return random.standard_normal(shape, np.float32).astype(dtype)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder, Float, Int, Mapping, constant
 from isomorph.passes.decompose import interval, shape_of
+from isomorph.passes.dropping import dropped_at_random
 
 common = Mapping()
 FLOATS = {ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16}
@@ -111,15 +112,14 @@ def range_of(op, *bounds):
 
 
 @common("Dropout")
-def dropout(op, x, ratio=None, training_mode=None, **seed):
+def dropout(op, x, ratio=None, training_mode=None, *, seed=None):
     """Nothing at inference; the mask is all true."""
-    if training_mode is not None and constant(training_mode) is not None and bool(constant(training_mode)):
-        if ratio is not None and constant(ratio) is not None and float(constant(ratio)) == 0.0:
-            return op.Identity(x), op.Expand(op.const(np.bool_(True)), shape_of(op, x))
-        op.reject("dropout in training is random")
-    if training_mode is not None and constant(training_mode) is None:
+    training, dropped = (None if value is None else constant(value) for value in (training_mode, ratio))
+    if training_mode is not None and training is None:
         op.reject("dropout whose training mode is decided at run time")
-    return (op.Identity(x), op.Expand(op.const(np.bool_(True)), shape_of(op, x))) if len(op.outputs) > 1 else op.Identity(x)
+    if training is None or not training.any() or (dropped is not None and not dropped.any()):
+        return (op.Identity(x), op.Expand(op.const(np.bool_(True)), shape_of(op, x))) if len(op.outputs) > 1 else op.Identity(x)
+    return dropped_at_random(op, x, ratio)
 
 
 @common("TensorScatter")

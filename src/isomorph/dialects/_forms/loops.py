@@ -11,7 +11,7 @@ loops = Mapping()
 
 
 @loops("Loop")
-def loop(op, count, condition, *carried, body):
+def loop(op, count=None, condition=None, *carried, body):
     """WHILE over [round, go on, carried values, collected outputs, captured values]; collected outputs grow by concatenation."""
     from isomorph.passes.captures import captured, is_dynamic, lift
     from isomorph.passes.recurrent import loop as written_out

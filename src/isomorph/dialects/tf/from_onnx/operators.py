@@ -518,7 +518,19 @@ def if_of(op, condition, *inputs, then_branch, else_branch):
 
 @from_onnx("While")
 def while_of(op, *state, cond, body):
-    return _typed(op, op.make("StatelessWhile", state, {"cond": op.subgraph(cond), "body": op.subgraph(body)}, outputs=len(op.outputs), dtype=1))
+    made = _typed(op, op.make("StatelessWhile", state, {"cond": op.subgraph(cond), "body": op.subgraph(body)}, outputs=len(op.outputs), dtype=1))
+    # TensorFlow takes the shapes of the first round for those of the results, unless it is told; what grows from round to round has others.
+    values = made if isinstance(made, tuple) else (made,)
+    shapes = [_lasting(start, value) for start, value in zip(state, values, strict=True)]
+    values[0].producer().attributes["output_shapes"] = ir.Attr("output_shapes", ir.AttributeType.TYPE_PROTOS, shapes)
+    return made
+
+
+def _lasting(start: ir.Value, result: ir.Value) -> tuple[int, ...] | None:
+    """The sizes that a value has before and after a loop, -1 for those that change or are not known; None where the rank is one of these."""
+    if start.shape is None or result.shape is None or len(start.shape) != len(result.shape):
+        return None
+    return tuple(int(before) if isinstance(before, int) and before == after else -1 for before, after in zip(start.shape, result.shape, strict=True))
 
 
 def _typed(op: Builder, made: Any) -> Any:

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from isomorph.dialects._lower import rewrite
 from isomorph.dialects.tf.to_onnx import cells, control, lists, places, resources, spectra, windows  # noqa: F401    their rules stand in the same table
 from isomorph.dialects.tf.to_onnx.lowering import Lowering
 from isomorph.dialects.tf.to_onnx.operators import to_onnx
 from isomorph.dialects.tf.to_onnx.raising import raise_control_flow
 from isomorph.errors import Damaged, Unsafe, Unsupported
 from isomorph.model import HUB_IR_VERSION, HUB_ML_OPSET, HUB_OPSET, Model, Signature
-from isomorph.passes import layout, raising
+from isomorph.passes import layout, raising, shapes
+from isomorph.passes.dropping import dropping
 from isomorph.passes.fold import fold
 from isomorph.passes.tidy import sweep, tidy
 from isomorph.report import Finding, Severity
@@ -37,6 +39,10 @@ def to_hub(model: Model) -> Model:
                           blockers=lowering.blockers)
     sweep(graph)
     fold(graph)
+    dropped = rewrite(graph, dropping, keep=lambda node: True, infer=shapes.infer_node)
+    if dropped.changed:
+        sweep(graph)
+        fold(graph)
     raising.raise_recurrent(graph)
     layout.clean(graph, layout.to_first)
     tidy(graph)
@@ -44,7 +50,7 @@ def to_hub(model: Model) -> Model:
     domains = {node.domain for each in (graph, *graph.subgraphs()) for node in each}
     graph.opset_imports.clear()
     graph.opset_imports.update({"": HUB_OPSET} | {domain: HUB_ML_OPSET if domain == "ai.onnx.ml" else 1 for domain in sorted(domains) if domain})
-    findings = [*model.findings, *dict.fromkeys(lowering.findings), *_kept(graph, lowering.kept)]
+    findings = [*model.findings, *dict.fromkeys(lowering.findings), *dropped.findings, *_kept(graph, lowering.kept)]
     made = ir.Model(graph, ir_version=HUB_IR_VERSION)
     return Model(made, "onnx", names, {key: value for key, value in model.metadata.items() if key not in ("nodes", "init", "assets")}, findings)
 

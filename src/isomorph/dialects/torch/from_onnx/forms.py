@@ -9,6 +9,7 @@ import onnx_ir as ir
 from isomorph.dialects._lower import Array, Builder, Ints, Mapping, constant
 from isomorph.dialects.torch.from_onnx.windows import limits
 from isomorph.passes.decompose import decompose, interval, shape_of
+from isomorph.passes.dropping import dropped_at_random
 from isomorph.passes.recurrent import recurrent
 from isomorph.passes.resample import resample
 from isomorph.tensors import lazily
@@ -130,8 +131,10 @@ def cast(op, x, *, to, saturate=1, round_mode="up"):
 def dropout(op, x, ratio=None, training_mode=None, *, seed=0):
     """Nothing outside of training."""
     training = constant(training_mode) if training_mode is not None else np.bool_(False)
-    if training is None or (training.any() and (ratio is None or constant(ratio) is None or float(constant(ratio)) != 0)):
-        op.reject("it drops values at random, or may do so")
+    if training is None:
+        op.reject("whether it drops values is decided at run time")
+    if training.any() and (ratio is None or constant(ratio) is None or constant(ratio).any()):
+        return dropped_at_random(op, x, ratio)
     mask = op.Expand(op.const(np.bool_(True)), op.Shape(x)) if len(op.outputs) > 1 else None
     return [op.Identity(x), mask][:len(op.outputs)]
 
@@ -441,7 +444,7 @@ def scan(op, *xs, body, num_scan_inputs, **attributes):
 
 
 @forms("Loop")
-def loop(op, count, condition, *carried, body):
+def loop(op, count=None, condition=None, *carried, body):
     return other("Loop")(op, count, condition, *carried, body=body)
 
 

@@ -81,6 +81,13 @@ to_onnx("zeros_like", "empty_like")(_like(0))
 to_onnx("ones_like")(_like(1))
 
 
+@to_onnx("rand_like", "randn_like")
+def random_like(op, x, dtype=None, *rest):
+    """From 0 up to 1, or around 0 with a deviation of 1."""
+    op.lose("values.random", "random numbers of the same distribution, but other ones")
+    return (op.RandomUniformLike if op.node.op_type == "rand_like" else op.RandomNormalLike)(x, dtype=int(dtype_of(dtype, x.dtype)))
+
+
 @to_onnx("full_like")
 def full_like(op, x, value, dtype=None, *rest, **more):
     if isinstance(value, ir.Value):
