@@ -48,12 +48,19 @@ def _to_tflite(rows: list[dict[str, Any]]) -> Iterator[Bar]:
 def _to_onnx(rows: list[dict[str, Any]]) -> Iterator[Bar]:
     failed = [row["model"] for row in rows if row["tools"]["isomorph"]["failure"]]
     yield Bar("TFLite models converted to ONNX that run", "all", f"{len(rows) - len(failed)} of {len(rows)}", not failed and bool(rows))
+    apart = {row["model"]: row["kernels"]["of_range"] for row in rows if row.get("kernels") and row["kernels"]["within_one"] is None}
     floats = [(name, value) for name, value in _differences(rows, "of_range") if name not in dict(_differences(rows, "within_one"))]
-    yield Bar("greatest difference of float models, of the range", "≤ 1e-05", _most(floats, "{:.1e}"), _at_most(floats, 1e-5))
+    whole, hybrid = [item for item in floats if item[0] not in apart], [item for item in floats if item[0] in apart]
+    yield Bar("greatest difference of float models, of the range", "≤ 1e-05", _most(whole, "{:.1e}"), _at_most(whole, 1e-5))
+    yield Bar("the same where only weights are integers, from the reference kernels", f"≤ {_most(list(apart.items()), '{:.1e}')} of LiteRT's default kernels",
+              _most(hybrid, "{:.1e}"), all(value <= apart[name] for name, value in hybrid) if hybrid else None)
     within = _differences(rows, "within_one")
     least = min(within, key=lambda item: item[1], default=None)
     yield Bar("elements of int8 models within one quantum of the reference kernels", "≥ 99.9 %", f"{least[1]:.2%} ({least[0]})" if least else "-",
               least[1] >= WITHIN_ONE if least else None)
+    anchors = {row["model"]: row["kernels"]["within_one"] for row in rows if row.get("kernels")}
+    lost = [(name, anchors[name] - value) for name, value in within if name in anchors]
+    yield Bar("the same, fewer than LiteRT's own default kernels", "≤ 0.1 %", _most(lost, "{:.2%}"), _at_most(lost, 1 - WITHIN_ONE))
     yield from _costs(rows, "tf2onnx", 1 / 3)
 
 

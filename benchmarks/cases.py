@@ -46,9 +46,9 @@ class Case:
             return DATA / self.file
         return _published(self.name)
 
-    def feeds(self, ports: Sequence[Port]) -> dict[str, np.ndarray]:
-        """One array for each input, always the same."""
-        random = np.random.default_rng(SEED)
+    def feeds(self, ports: Sequence[Port], turn: int = 0) -> dict[str, np.ndarray]:
+        """One array for each input, always the same in the same turn."""
+        random = np.random.default_rng(SEED + turn)
         shapes = {port.name: [dim if isinstance(dim, int) else 1 for dim in port.shape or ()] for port in ports} | dict(self.sizes) | dict(self.shapes)
         return {port.name: made(self.values[port.name], shapes[port.name], np.dtype(port.dtype), random) for port in ports}
 

@@ -75,7 +75,8 @@ def measure(case: Case, compared: list[Tool], repeats: int, *, timed: bool = Tru
         seconds = results.latencies(case, path, {name: result for name, result in made.items() if not rows[name]["failure"]}) if timed else {}
         for name, row in rows.items():
             row["latency"] = seconds.get(name)
-        return {"model": case.name, "bytes": path.stat().st_size, "weights": results.weight_bytes(path), "latency": seconds.get("source"), "tools": rows}
+        return {"model": case.name, "bytes": path.stat().st_size, "weights": results.weight_bytes(path), "kernels": results.kernels_apart(case, path),
+                "latency": seconds.get("source"), "tools": rows}
 
 
 def _convert(tool: Tool, case: Case, path: Path, folder: Path) -> tuple[processes.Cost, bool]:

@@ -23,6 +23,8 @@ the share of elements within one), the size, and the size over the weights that 
 MEMORY = """Anonymous memory (mapped files do not count), sampled every 5 ms. The baseline is the same command on a model of 56 kB."""
 NODES = """Rows marked *quoted* are not run by this program: they were measured by nearly the same count (an absolute tolerance of 1e-7 instead of 1e-5 of the
 output's scale) on onnx 1.23.2, where 1,296 cases counted as float32."""
+KERNELS = """LiteRT has two sets of integer kernels, which round differently. Both are shown beside each other on the quantised models, over 100 inputs: the
+greatest difference in quanta, and the share of elements within one."""
 METHOD = """## How this is measured
 
 * Each tool converts a copy of each model in an empty folder, in turns, several times; medians count. Every process runs under a small launcher of its
@@ -103,11 +105,24 @@ def _conversions(found: dict[str, Any]) -> Iterator[str]:
         for row in rows:
             ours, theirs = row["tools"]["isomorph"], row["tools"].get(peer)
             yield f"| {row['model']} | {_difference(ours)} | {_difference(theirs)} | {row['bytes'] / 1e3:.0f} | {_size(ours)} | {_size(theirs)} |"
+        yield from _kernels(rows)
         yield from ("", f"Latency on one thread, the least of three interleaved medians: the source in {native}, the results in {result}.", "",
                     f"| model | source, ms | isomorph, ms | {peer}, ms | of {peer}'s | of the source's |", "|---|---|---|---|---|---|")
         yield from (_latency(row, peer) for row in rows)
         rewritten = [row["model"] for row in rows if row["tools"].get(peer, {}).get("source_rewritten")]
         yield from ("", f"{peer} wrote into its source file in {len(rewritten)} of {len(rows)} conversions.", "")
+
+
+def _kernels(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What LiteRT's own two sets of kernels differ by, where a source is quantised."""
+    quantised = [row for row in rows if row.get("kernels")]
+    if quantised:
+        yield from ("", KERNELS, "", "| model | isomorph from the reference kernels | LiteRT's default kernels from them | isomorph from the default kernels |",
+                    "|---" * 4 + "|")
+    for row in quantised:
+        ours = row["tools"]["isomorph"]
+        known = [ours["difference"], row["kernels"], ours.get("difference_default")]
+        yield f"| {row['model']} | {' | '.join(_amount(item) if item else '-' for item in known)} |"
 
 
 def _three(row: dict[str, Any], peer: str, key: str, form: str) -> list[str]:

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import permutations
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,14 @@ from benchmarks.processes import shortened
 from isomorph.artifact import Artifact
 from isomorph.errors import IsomorphError
 from isomorph.formats import _table
-from isomorph.model import Checkpoint, weights
+from isomorph.model import NEXT, Checkpoint, weights
 from isomorph.runtime.session import Port, Session
 
 ROUNDS = 3                                          # of each file, one after the other; the least median counts
 ROUND_SECONDS = 1.0
 RUNS = (10, 200)                                    # of one round, at least and at most
 WARM_UP = 5
-NEXT = "/next"
+QUANTISED_TURNS = 100                               # inputs on which quantised results are compared, whose outputs often are ten numbers
 
 
 class Wrong(Exception):
@@ -84,21 +84,33 @@ def ports(session: Session, *, outputs: bool = False) -> list[Port]:
     return [port for port in (session.outputs() if outputs else session.inputs()) if port.name.removesuffix(NEXT) not in states]
 
 
-def fed(case: Case, source: Session, result: Session) -> dict[str, np.ndarray]:
+def fed(case: Case, source: Session, result: Session, turn: int = 0) -> dict[str, np.ndarray]:
     """The inputs of a case as a result wants them; variables start at zero."""
     mine = ports(result)
     states = {port.name: np.zeros([dim if isinstance(dim, int) else 1 for dim in port.shape or ()], port.dtype) for port in result.inputs() if port not in mine}
     wanted = matched(source.inputs(), mine)
-    return {wanted[name].name: fitted(array, wanted[name]) for name, array in case.feeds(source.inputs()).items()} | states
+    return {wanted[name].name: fitted(array, wanted[name]) for name, array in case.feeds(source.inputs(), turn).items()} | states
 
 
-def difference(case: Case, path: Path, result: Path, quantised: bool) -> Difference:
-    """How far a result is from its source. Quantised sources run on the reference kernels. Raises `Wrong` or an error of isomorph."""
-    with _session(path, reference=quantised) as source, _session(result) as other:
-        want = source.run(case.feeds(source.inputs()))
-        have = other.run(fed(case, source, other))
-        places = matched(source.outputs(), ports(other, outputs=True))
-        each = [_apart(name, array, have[places[name].name]) for name, array in want.items()]
+def difference(case: Case, path: Path, result: Path, *, reference: bool = False, turns: int = 1) -> Difference:
+    """How far a result is from its source over several inputs; the source may run on LiteRT's reference kernels. A stateful source starts anew each time.
+
+    Raises `Wrong` or an error of isomorph.
+    """
+    each: list[Difference] = []
+    while len(each) < turns:
+        with _session(path, reference=reference) as source, _session(result) as other:
+            states = any(port.name.endswith(NEXT) for port in other.outputs())
+            for turn in range(len(each), len(each) + 1 if states else turns):
+                want = source.run(case.feeds(source.inputs(), turn))
+                have = other.run(fed(case, source, other, turn))
+                places = matched(source.outputs(), ports(other, outputs=True))
+                each.append(_worst(_apart(name, array, have[places[name].name]) for name, array in want.items()))
+    shares = [item.within_one for item in each if item.within_one is not None]
+    return replace(_worst(each), within_one=fmean(shares) if shares else None)
+
+
+def _worst(each: Iterable[Difference]) -> Difference:
     return max(each, key=lambda item: (item.quanta or 0, item.of_range))
 
 
@@ -170,12 +182,18 @@ def is_quantised(path: Path) -> bool:
     return content is not None and any("quantization" in value.meta for value in content.graph.initializers.values())
 
 
+def kernels_apart(case: Case, path: Path) -> dict[str, Any] | None:
+    """How far the kernels that LiteRT chooses by itself are from its reference kernels on a quantised source: what any result can be asked for."""
+    return asdict(difference(case, path, path, reference=True, turns=QUANTISED_TURNS)) if is_quantised(path) else None
+
+
 def checked(case: Case, path: Path, result: Path) -> tuple[dict[str, Any], str]:
     """The difference of a result, for quantised sources also from the kernels that LiteRT chooses by itself; or why it has none."""
     quantised = is_quantised(path)
+    turns = QUANTISED_TURNS if quantised else 1
     try:
-        found = {"difference": asdict(difference(case, path, result, quantised))}
-        return found | ({"difference_default": asdict(difference(case, path, result, False))} if quantised else {}), ""
+        found = {"difference": asdict(difference(case, path, result, reference=quantised, turns=turns))}
+        return found | ({"difference_default": asdict(difference(case, path, result, turns=turns))} if quantised else {}), ""
     except Wrong as reason:
         return {}, str(reason)
     except IsomorphError as error:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 HUB_OPSET = 26              # the newest that ONNX Runtime 1.31 takes without special settings
 HUB_ML_OPSET = 5
 HUB_IR_VERSION = 13
+NEXT = "/next"              # behind the name of a state, an input: the output that holds what it becomes
 
 
 @dataclass(frozen=True)

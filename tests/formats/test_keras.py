@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import keras_files as files
@@ -10,7 +11,7 @@ import onnxruntime
 import pytest
 
 from isomorph.artifact import Artifact
-from isomorph.dialects import to_hub
+from isomorph.dialects import from_hub, to_hub
 from isomorph.errors import Damaged, Missing, Unsupported
 from isomorph.formats import keras, keras_h5, onnx, tfjs_layers
 from isomorph.model import Checkpoint, operators
@@ -206,3 +207,17 @@ def test_operations_are_said_to_be_for_keras_3_only(tmp_path):
     assert [finding.code for finding in keras_h5.write(layers, tmp_path / "m.h5").findings] == ["keras.operations"]
     with pytest.raises(Unsupported, match=r"TensorFlow\.js"):
         tfjs_layers.write(layers, tmp_path / "model.json")
+
+
+def test_without_h5py_it_is_said_what_is_missing(monkeypatch, tmp_path):
+    """h5py comes with the extra `keras` only: reading and writing name it, and nothing is left behind."""
+    source = modern(tmp_path)
+    model = to_hub(keras.read(Artifact.open(source)))
+    written = from_hub(model, "keras")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(Missing, match="h5py"):
+        keras.read(Artifact.open(source))
+    for form, name in ((keras, "out.keras"), (keras_h5, "out.h5")):
+        with pytest.raises(Missing, match="h5py"):
+            form.write(written, tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [source.name]

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from isomorph.cli._output import Output, verb
 
 PACKAGES = ("numpy", "onnx", "onnx-ir", "onnxruntime", "ml-dtypes", "protobuf", "flatbuffers", "click", "rich", "defusedxml")
-OPTIONAL = ("ai-edge-litert", "tokenizers", "jinja2")
+OPTIONAL = ("ai-edge-litert", "h5py", "tokenizers", "jinja2")
 
 
 @verb("doctor")

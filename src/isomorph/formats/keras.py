@@ -115,8 +115,8 @@ def write(model: Model, path: str | os.PathLike, *, force: bool = False, progres
 
 
 def _write_weights(file: BinaryIO, places: Iterable[tuple[str, Any]]) -> None:
-    import h5py
-    with h5py.File(file, "w") as store:
+    from isomorph.wire import hdf5_data
+    with hdf5_data.library().File(file, "w") as store:
         for place, tensor in places:
             array = tensor.numpy()
             if array.dtype.name == "bfloat16":

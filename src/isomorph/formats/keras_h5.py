@@ -78,11 +78,11 @@ def _checkpoint(content: Any) -> Checkpoint:
 def write(model: Model, path: str | os.PathLike, *, force: bool = False, progress: Progress = SILENT) -> Report:
     """Writes a functional model that Keras 2 and Keras 3 load, or Keras 3 only where it has operations that are no layers; a finding says so.
 
-    Raises `Usage` where the file exists and `force` is not set.
+    Raises `Usage` where the file exists and `force` is not set, `Missing` without h5py.
     """
-    import h5py
-
     from isomorph.formats import _keras_writer as writer
+    from isomorph.wire import hdf5_data
+    h5py = hdf5_data.library()
     written = writer.Written(model)
     name = re.sub(r"\W+", "_", model.graph.name or "") or "model"
     findings = list(model.findings)

@@ -10,6 +10,7 @@ import numpy as np
 
 from isomorph import runtime
 from isomorph.errors import Crashed, Mismatch, Unsupported
+from isomorph.model import NEXT
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Report, Severity
 from isomorph.runtime.pipe import element_dtype
@@ -17,7 +18,7 @@ from isomorph.runtime.session import Port, Session
 from isomorph.verification import inputs as inputs_module
 from isomorph.verification.compare import Comparison, Tolerance, compare
 from isomorph.verification.inputs import Feeds, Given
-from isomorph.verification.subject import NEXT, Subject, is_bounded, quantum_of
+from isomorph.verification.subject import Subject, is_bounded, quantum_of
 from isomorph.verification.tolerances import for_output, tolerance
 
 MOST_REFUSALS = 4                   # sizes that the first model takes and the second does not, before it counts as a mismatch

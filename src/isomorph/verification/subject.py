@@ -16,7 +16,7 @@ from isomorph import runtime
 from isomorph.artifact import Artifact
 from isomorph.errors import Missing, Unsupported
 from isomorph.formats import _table
-from isomorph.model import Checkpoint, Model
+from isomorph.model import NEXT, Checkpoint, Model
 from isomorph.report import Severity
 from isomorph.runtime.session import Session
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 FLOATS = {"DOUBLE": 64, "FLOAT": 32, "BFLOAT16": 16, "FLOAT16": 16}
 BOUNDED = frozenset({"Sigmoid", "Softmax", "Tanh", "HardSigmoid", "Softsign", "Sin", "Cos", "Erf", "LSTM", "GRU", "RNN"})
 MOVED = frozenset({"Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice", "Cast", "Concat"})
-NEXT = "/next"                                  # how the output is named that holds what a variable becomes
 MOST_DECODED = 4 << 30                          # bytes of decoded weights that are run to prove a network
 LARGE = 64                                      # elements from which a constant counts as a weight
 

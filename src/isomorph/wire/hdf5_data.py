@@ -75,12 +75,18 @@ class _Window(io.RawIOBase):
         return len(piece)
 
 
-def read(view: memoryview, where: str, limits: Limits) -> Content:
-    """Everything in a file. Raises `Damaged` where a structure does not hold, `Unsafe` where it leads outside or exceeds a limit, `Missing` without h5py."""
+def library() -> Any:
+    """The module h5py, which only whoever holds HDF5 files needs. Raises `Missing` where it is not installed."""
     try:
         import h5py
     except ModuleNotFoundError as error:
-        raise Missing("HDF5 files need the package h5py", hint="pip install h5py") from error
+        raise Missing("the package h5py is not installed, which the HDF5 in Keras files needs", hint="run `pip install 'isomorph[keras]'`") from error
+    return h5py
+
+
+def read(view: memoryview, where: str, limits: Limits) -> Content:
+    """Everything in a file. Raises `Damaged` where a structure does not hold, `Unsafe` where it leads outside or exceeds a limit, `Missing` without h5py."""
+    h5py = library()
     try:
         file = h5py.File(_Window(view), "r", locking=False)
         return _Reader(file, view, where, limits).content
@@ -147,5 +153,4 @@ class _Reader:
 
 
 def _address(group: Any) -> Any:
-    import h5py
-    return h5py.h5o.get_info(group.id).addr
+    return library().h5o.get_info(group.id).addr

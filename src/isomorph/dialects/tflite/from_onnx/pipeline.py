@@ -11,7 +11,7 @@ from isomorph.dialects._forms.common import last_axis_softmax
 from isomorph.dialects._forms.rounds import to_kernel
 from isomorph.dialects._forms.table import SHARED
 from isomorph.dialects._lower import Mapping, rewrite
-from isomorph.dialects.tflite.from_onnx import peephole
+from isomorph.dialects.tflite.from_onnx import peephole, states
 from isomorph.dialects.tflite.from_onnx.kernels import kernel_types
 from isomorph.dialects.tflite.from_onnx.legalize import legalize
 from isomorph.dialects.tflite.from_onnx.operators import from_onnx
@@ -39,6 +39,9 @@ def from_hub(model: Model, *, dtype: str | None = None) -> Model:
     """The model in TensorFlow Lite operators. Raises `Unsupported` with every operator that has no form there."""
     whole, findings = functions.own_copy(model, "TensorFlow Lite has none, so it becomes a constant and is no input any more")
     graph = whole.graph
+    restored = states.integer_lstms(graph)
+    findings = [finding for finding in findings if finding.code != "input.fixed" or finding.where not in restored]
+    findings += [Finding("tflite.variable", Severity.LOW, name, f"{name} is a variable again, which keeps its value between runs") for name in restored]
     inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
     known = {value.name for each in (graph, *graph.subgraphs()) for value in _values(each)}
     fold(graph)

@@ -116,6 +116,10 @@ def _quantizes(value: ir.Value) -> list[ir.Node]:
     return nodes if same and found[0] is not None and not found[0].per_axis else []
 
 
+def _quantizes_alike(node: ir.Node, quantization: Quantization, kind: ir.DataType) -> bool:
+    return node.op_type == "QuantizeLinear" and node.outputs[0].dtype == kind and _same(parameters(node), quantization)
+
+
 class _Quantize:
     def __init__(self, graph: ir.Graph, place: int):
         self.graph, self.place = graph, place
@@ -132,6 +136,7 @@ class _Quantize:
             if node.graph is not None and node.domain == "" and node.op_type in COMPUTES and "quantized" not in node.meta:
                 self.compute(node)
         self.sink()
+        self.cancel()
         self.drop()
         self.spread()
 
@@ -273,24 +278,24 @@ class _Quantize:
 
     def dequantized_after(self, node: ir.Node, out: ir.Value, quantization: Quantization, kind: ir.DataType) -> None:
         """`out` now holds integers: its readers get it through a Dequantize, and a following equal Quantize gets it as it is."""
-        uses, is_output = list(out.uses()), out.is_graph_output()
+        is_output, uses = out.is_graph_output(), list(out.uses())
+        again = [use.node for use in uses if _quantizes_alike(use.node, quantization, kind)]
+        others = [use for use in uses if use.node not in again]
         out.dtype = kind
         self.carry(out, quantization)
+        for reader in again:
+            self.hand_over(reader.outputs[0], out, reader)
+        if not others and not is_output:
+            return
         back = self.node("DequantizeLinear", [out, *self.pair(quantization, kind, out.name)], out, T.FLOAT)
-        remaining = False
-        for use in uses:
-            if use.node.op_type == "QuantizeLinear" and _same(parameters(use.node), quantization) and use.node.outputs[0].dtype == kind:
-                self.hand_over(use.node.outputs[0], out, use.node)
-            else:
-                use.node.replace_input_with(use.idx, back.outputs[0])
-                remaining = True
+        for use in others:
+            use.node.replace_input_with(use.idx, back.outputs[0])
         if is_output:
             back.outputs[0].name, out.name = out.name, self.name(out.name)
             for index, value in enumerate(list(self.graph.outputs)):
                 if value is out:
                     self.graph.outputs[index] = back.outputs[0]
-        if remaining or is_output:
-            self.graph.insert_after(node, back)
+        self.graph.insert_after(node, back)
 
     def hand_over(self, old: ir.Value, new: ir.Value, owner: ir.Node) -> None:
         """The readers of `old` read `new`; a graph output keeps its name."""
@@ -438,6 +443,13 @@ class _Quantize:
                 for out in node.outputs:
                     if out.dtype == node.inputs[0].dtype:
                         self.carry(out, node.inputs[0].meta["quantization"])
+
+    def cancel(self) -> None:
+        """Quantize(Dequantize(x)) with the same parameters is x."""
+        for node in list(self.graph):
+            before = _dequantize(node.inputs[0]) if node.graph is not None and node.op_type == "QuantizeLinear" and not node.domain else None
+            if before is not None and _quantizes_alike(node, parameters(before), before.inputs[0].dtype) and not node.outputs[0].is_graph_output():
+                self.hand_over(node.outputs[0], before.inputs[0], node)
 
     def drop(self) -> None:
         """Parameters that nodes lower to tensors; pairs that nobody reads any more go."""

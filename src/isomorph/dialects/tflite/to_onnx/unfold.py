@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from isomorph.model import Quantization
+from isomorph.model import NEXT, Quantization
 from isomorph.report import Finding, Severity
 from isomorph.tensors import array_tensor, lazily
 
@@ -43,7 +43,7 @@ def lift_states(graph: ir.Graph, findings: list[Finding]) -> None:
         node.resize_outputs(first + len(places))
         for place, following in zip(places, node.outputs[first:], strict=True):
             state = node.inputs[place]
-            following.name, following.type, following.shape = f"{state.name}/next", state.type, state.shape
+            following.name, following.type, following.shape = f"{state.name}{NEXT}", state.type, state.shape
             following.meta.update({key: value for key, value in state.meta.items() if key != "variable"})
             node.replace_input_with(place, current.get(state, state))
             current[state] = following
@@ -153,7 +153,7 @@ class Resources:
         if following is state or following.producer() is None or following.is_graph_output():
             static = np.asarray([dim for dim in state.shape or () if isinstance(dim, int)], np.int32)
             copy = ir.node("RESHAPE", [following, self.constant(static)], domain="tflite")
-            copy.outputs[0].type, copy.outputs[0].shape, copy.outputs[0].name = following.type, following.shape, f"{state.name}/next"
+            copy.outputs[0].type, copy.outputs[0].shape, copy.outputs[0].name = following.type, following.shape, f"{state.name}{NEXT}"
             self.graph.append(copy)
             following = copy.outputs[0]
         _state(self.graph, state, following, start.const_value.numpy() if start is not None else _zeros(state), self.findings)
