@@ -74,7 +74,7 @@ class Generation:
     def _tokenizer(self) -> Any:
         """Of the keys or, for a Hugging Face folder, of tokenizer.json."""
         from isomorph.architectures import tokenizer
-        if KEY + "model" in self.keys:
+        if KEY + "tokens" in self.keys:
             made, findings = tokenizer.tokenizer(self.keys)
             self.findings += findings
             return made
@@ -133,19 +133,20 @@ class Generation:
 
     # ---- the answer
 
-    def tokens(self, prompt: list[int], *, most: int = 256, temperature: float = 0.0, seed: int = 0) -> Iterator[int]:
-        """The tokens that follow, the best each time or, with a temperature, drawn; without the one that ends the answer. Raises `Usage` for an empty
-        prompt."""
+    def tokens(self, prompt: list[int], *, most: int = 256, temperature: float = 0.0, seed: int = 0, through: bool = False) -> Iterator[int]:
+        """The tokens that follow, the best each time or, with a temperature, drawn; without the one that ends the answer, or with `through` on behind it.
+        Raises `Usage` for an empty prompt."""
         import numpy as np
         if not prompt:
             raise Usage("the prompt has no tokens", hint="give at least one word")
         random, given, length = np.random.default_rng(seed), prompt, 0
+        self.session.forget()
         for _ in range(most):
             length += len(given)
             feeds = {"input_ids": np.asarray([given], np.int64), "attention_mask": np.ones((1, length), np.int64),
                      "position_ids": np.arange(length - len(given), length, dtype=np.int64)[None]}
             token = _chosen(self.session.run(feeds)["logits"][0, -1], temperature, random)
-            if token in self.ends:
+            if token in self.ends and not through:
                 return
             yield token
             given = [token]

@@ -171,6 +171,22 @@ class ComputedTensor(Tensor):
         return array
 
 
+class StackedTensor(Tensor):
+    """Tensors of one type and shape along a new first axis, read one after the other."""
+
+    def __init__(self, name: str | None, parts: Sequence[Any]):
+        super().__init__(name, type_of(parts[0]), (len(parts), *dims_of(parts[0])))
+        self.parts = tuple(parts)
+
+    def numpy(self) -> np.ndarray:
+        import numpy as np
+        return np.stack([part.numpy() for part in self.parts])
+
+    def chunks(self) -> Iterator[Any]:
+        for part in self.parts:
+            yield from part.chunks() if isinstance(part, Tensor) else (packed(part.numpy()),)
+
+
 def array_tensor(array: Any, name: str | None = None) -> Any:
     """A tensor over an array that is in memory."""
     import numpy as np

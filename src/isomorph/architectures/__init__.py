@@ -4,43 +4,48 @@ A family is a table (`_table`): names on both sides, and for some a change of th
 """
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from isomorph.architectures._table import FAMILIES, GGML_LLAMA, KEYS, Family
+from isomorph.architectures import changes, positions
+from isomorph.architectures._table import FAMILIES, FLAGS, GGML_LLAMA, KEYS, Family
 from isomorph.errors import Damaged, Missing, Unsupported
 from isomorph.formats.gguf import KINDS_KEY, Typed, keys_of
 from isomorph.model import Checkpoint
 from isomorph.quant.mixes import Model
 from isomorph.report import Finding, Severity
-from isomorph.tensors import BITS, NAME, NUMBER, ComputedTensor, dims_of, type_of
+from isomorph.tensors import BITS, NAME, NUMBER, dims_of, type_of
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from isomorph import model
     from isomorph.artifact import Artifact
 
 SPECIAL = ("<unk>", "<s>", "</s>")
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6                       # tokenizer.ggml.token_type
+NO_TOKENIZER = "no_vocab"                                         # tokenizer.ggml.model of a file without one
 FILE_TYPES = {"FLOAT": 0, "FLOAT16": 1, "BFLOAT16": 32}           # general.file_type
+# What llama.cpp takes as float32 only, beside vectors, and what it computes from config.json.
+FLOAT32_ONLY = ("ffn_gate_inp.weight", "position_embd.weight", "token_types.weight", "ssm_conv1d.weight", ".ssm_a", "attn_rel_b.weight")
+COMPUTED = (positions.FACTORS, positions.LONG, positions.SHORT)
 FLOATS = {NUMBER[name] for name in ("FLOAT", "FLOAT16", "BFLOAT16")}
 
 
 def network(content: Checkpoint, artifact: Artifact, format_name: str, *, quantised: bool = True,
             input_shapes: Mapping[str, Sequence[int]] | None = None) -> model.Model:
-    """The graph that the weights of a file belong to, as ONNX: what the file itself says (`Format.network`), else that of a language model with keys and
-    values kept (see `decoder`). Raises as `under_gguf_names`, and `Unsupported`."""
-    from isomorph.architectures import decoder
+    """The graph that the weights of a file belong to, as ONNX: what the file itself says (`Format.network`), else that of a language model (see
+    `networks`). Raises as `under_gguf_names`, and `Unsupported`."""
+    from isomorph.architectures import networks
     from isomorph.formats import _table
     own = _table.get(format_name).network
     stated = own(artifact, input_shapes=input_shapes) if own is not None else None
     if stated is not None:
         return stated
-    return decoder.graph(under_gguf_names(content, artifact, format_name), quantised=quantised)
+    return networks.graph(under_gguf_names(content, artifact, format_name), quantised=quantised)
 
 
 def under_gguf_names(content: Checkpoint, artifact: Artifact, format_name: str) -> Checkpoint:
@@ -67,23 +72,48 @@ def to_gguf(content: Checkpoint, config: Mapping[str, Any]) -> Checkpoint:
 
     Raises `Unsupported` for a family that has no table, with every tensor that the table does not name.
     """
-    family = next((family for family in FAMILIES.values() if set(family.classes) & set(_texts(config.get("architectures")))), None)
-    if family is None:
-        raise Unsupported(f"there is no table for {', '.join(_texts(config.get('architectures'))) or 'a model without architectures in its config.json'}",
-                          hint="the tables are " + ", ".join(FAMILIES))
-    metadata = _metadata(family, config)
+    family = _family_of(config, content)
+    metadata, more, findings = _metadata(family, config)
     if KINDS_KEY in content.metadata:           # the file was GGUF once, so its keys came along, tokenizer and all
         metadata = keys_of(content.metadata)
         metadata.pop("general.quantization_version", None)
-    result = _renamed(content, family, Model.of(metadata), forward=True)
+    remainders: dict[str, Any] = {}
+    result = _renamed(content, family, Model.of(metadata), forward=True, remainders=remainders) | more
     left = [name for name in content if family.ignored(name)]
-    findings = [*content.findings, *([Finding("names.left-out", Severity.LOW, left[0], f"{len(left)} tensors have no place in GGUF: {', '.join(left[:5])}")]
-                                     if left else [])]
-    tensors = {name: _as_float32(tensor) if len(dims_of(tensor)) < 2 else tensor for name, tensor in result.items()}
-    types = Counter(NAME[type_of(tensor)] for tensor in tensors.values() if len(dims_of(tensor)) > 1)
+    findings = [*content.findings, *findings, *([Finding("names.left-out", Severity.LOW, left[0], f"{len(left)} tensors have no place in GGUF: "
+                                                         f"{', '.join(left[:5])}")] if left else [])]
+    tensors = {name: _as_float32(tensor) if len(dims_of(tensor)) < 2 or name.endswith(FLOAT32_ONLY) else tensor for name, tensor in result.items()}
+    types = Counter(NAME[type_of(tensor)] for name, tensor in tensors.items() if len(dims_of(tensor)) > 1 and not name.endswith(FLOAT32_ONLY))
     metadata["general.file_type"] = FILE_TYPES.get(types.most_common(1)[0][0] if types else "", 0)
     metadata.kinds["general.file_type"] = "u32"
-    return Checkpoint(tensors, metadata, findings)
+    for name in [name for name in metadata if name.startswith(changes.REMAINDER)]:
+        del metadata[name]
+    return Checkpoint(tensors, _with(metadata, {changes.REMAINDER + name: Typed("f32", values.tolist()) for name, values in remainders.items()}), findings)
+
+
+def _with(metadata: Any, more: Mapping[str, Any]) -> Any:
+    metadata.update(more)
+    return metadata
+
+
+def _family_of(config: Mapping[str, Any], names: Iterable[str]) -> Family:
+    """The family that config.json names; of several, the one whose mark the names of the tensors have."""
+    classes, names = set(_texts(config.get("architectures"))), list(names)
+    for family in FAMILIES.values():
+        if classes & set(family.classes) and (not family.mark[0] or any(family.mark[0] in name for name in names)):
+            return family
+    raise Unsupported(f"there is no table for {', '.join(_texts(config.get('architectures'))) or 'a model without architectures in its config.json'}",
+                      hint="the tables are " + ", ".join(FAMILIES))
+
+
+def family_of_gguf(architecture: str, names: Iterable[str]) -> Family:
+    """The family of an architecture of GGUF, of several that share its name the one whose mark the tensors have, under the names of either world.
+    Raises `Unsupported` where there is none."""
+    names = list(names)
+    for family in FAMILIES.values():
+        if family.name == architecture and (not family.mark[1] or any(mark in name for mark in family.mark for name in names)):
+            return family
+    raise Unsupported(f"there is no table for the architecture {architecture!r}", hint="the tables are " + ", ".join(FAMILIES))
 
 
 def of_ggml(content: Checkpoint) -> Checkpoint:
@@ -132,99 +162,79 @@ def _words(tokens: list[str]) -> tuple[list[str], list[int]]:
 def to_hugging_face(content: Checkpoint) -> Checkpoint:
     """The weights of a GGUF file under the names that transformers gives them; the keys stay in the metadata. Raises `Unsupported` as `to_gguf` does."""
     model = Model.of(content.metadata)
-    family = FAMILIES.get(model.architecture)
-    if family is None:
-        raise Unsupported(f"there is no table for the architecture {model.architecture!r}", hint="the tables are " + ", ".join(FAMILIES))
-    return Checkpoint(_renamed(content, family, model, forward=False), content.metadata, content.findings)
+    family = family_of_gguf(model.architecture, content)
+    return Checkpoint(_renamed(content, family, model, forward=False), _with_scaling(content, model), content.findings)
+
+
+def _with_scaling(content: Checkpoint, model: Model) -> Any:
+    """The keys, with the scaling of positions that GGUF keeps in tensors as config.json states it."""
+    if positions.STATED in content.metadata or not any(name in content for name in COMPUTED):
+        return content.metadata
+    name, metadata = model.architecture, copy.copy(content.metadata)
+    head = metadata.get(f"{name}.embedding_length", 0) // (model.heads or 1)
+    with contextlib.suppress(Unsupported):          # then config.json cannot state it, which whoever writes one says
+        stated = positions.to_config(metadata, content, name, float(metadata.get(f"{name}.rope.freq_base", positions.BASE)),
+                                     int(metadata.get(f"{name}.rope.dimension_count", metadata.get(f"{name}.attention.key_length", head))))
+        return _with(metadata, {positions.STATED: json.dumps(stated)})
+    return _with(metadata, {positions.STATED: ""})
 
 
 def _texts(value: Any) -> list[str]:
     return [item for item in value if isinstance(item, str)] if isinstance(value, list) else []
 
 
-def _metadata(family: Family, config: Mapping[str, Any]) -> Any:
+def _metadata(family: Family, config: Mapping[str, Any]) -> tuple[Any, dict[str, Any], list[Finding]]:
+    """The keys that config.json gives, the tensors that GGUF keeps some of its entries in, and findings."""
     from isomorph.wire.gguf import Keys
     keys = Keys({"general.architecture": family.name})
-    config = dict(config) | _rotation(config, keys, family.name)
-    for name, key in KEYS:
-        value = config.get(family.spelled(name), config.get(name))
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            keys[key.format(arch=family.name)] = float(value) if isinstance(value, float) or "epsilon" in key or "freq_base" in key else value
-    return keys
-
-
-def _rotation(config: Mapping[str, Any], keys: Any, name: str) -> dict[str, Any]:
-    """The base of rotary positions, where transformers 5 keeps it, and as keys their scaling, how much of a head they turn, and the base of windowed layers.
-    Raises `Unsupported` for a scaling that GGUF keeps in tensors."""
-    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    parameters = parameters if isinstance(parameters, dict) else {}
-    if isinstance(parameters.get("sliding_attention"), dict):
-        keys[f"{name}.rope.freq_base_swa"] = float(parameters["sliding_attention"].get("rope_theta", 10000.0))
-        parameters = parameters.get("full_attention") or {}
-    elif "rope_local_base_freq" in config:
-        keys[f"{name}.rope.freq_base_swa"] = float(config["rope_local_base_freq"])
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
-    if kind == "linear":
-        keys[f"{name}.rope.scaling.type"] = "linear"
-        keys[f"{name}.rope.scaling.factor"] = float(parameters.get("factor", 1.0))
-    elif kind != "default":
-        raise Unsupported(f"positions are scaled by {kind!r}, which has no place in the keys that are written")
-    part = parameters.get("partial_rotary_factor", config.get("partial_rotary_factor"))
-    width, heads = config.get("hidden_size"), config.get("num_attention_heads")
-    if isinstance(part, float) and isinstance(width, int) and isinstance(heads, int) and heads:
-        keys[f"{name}.rope.dimension_count"] = int(part * (config.get("head_dim") or width // heads))
+    config = dict(config) | (family.derived(config) if family.derived else {})
+    replaced, tensors, findings = positions.to_keys(config, keys, family.name)
+    config |= replaced
     scalar, head = config.get("query_pre_attn_scalar"), config.get("head_dim")
     if isinstance(scalar, (int, float)) and scalar > 0 and scalar != head:
-        keys[f"{name}.attention.scale"] = float(scalar) ** -0.5
-    return {"rope_theta": parameters["rope_theta"]} if "rope_theta" in parameters else {}
+        keys[f"{family.name}.attention.scale"] = float(scalar) ** -0.5
+    for name, key in (*KEYS, *family.keys):
+        value = config.get(family.spelled(name), config.get(name)) if family.spelled(name) else None
+        if isinstance(value, (int, float)) and (not isinstance(value, bool) or name in FLAGS):
+            keys[key.format(arch=family.name)] = float(value) if isinstance(value, float) or "epsilon" in key or "freq_base" in key else value
+    for key, value in {**family.constants, "tokenizer.ggml.model": NO_TOKENIZER}.items():
+        keys.setdefault(key, value)
+    return keys, tensors, findings
 
 
-def _renamed(content: Checkpoint, family: Family, model: Model, *, forward: bool) -> dict[str, Any]:
+def _renamed(content: Checkpoint, family: Family, model: Model, *, forward: bool, remainders: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The tensors under their other names. What a change would lose on its way back goes into `remainders`, by GGUF's name."""
     rows = [(re.compile("^" + re.escape(one).replace(r"\{\}", r"(\d+)") + "$"), other, change)
             for hf, gguf, change in family.rows for one, other in [(hf, gguf) if forward else (gguf, hf)]]
     result: dict[str, Any] = {}
     blockers = []
-    for name, tensor in content.items():
+    for name, tensor in (content if forward else changes.separated(content)).items():
         found = next(((match, other, change) for pattern, other, change in rows if (match := pattern.match(name))), None)
         if found is None:
-            if not family.ignored(name):
+            if not family.ignored(name) and name not in COMPUTED:
                 blockers.append((name, name, f"the table of {family.name} does not name it"))
             continue
         match, other, change = found
         new = other.format(*match.groups())
         if new in result:
             raise Damaged(f"two tensors would be called {new!r}", where=name)
-        result[new] = _changed(tensor, new, change, family, model, forward)
+        if forward and remainders is not None and (lost := changes.remainder(tensor, change, model)) is not None:
+            remainders[new] = lost
+        result[new] = changes.changed(tensor, new, change, model, forward=forward, remainder=None if forward else _remainder(content, name))
     if blockers:
         raise Unsupported(f"{len(blockers)} tensors are not in the table of {family.name}: {', '.join(name for name, _, _ in blockers[:5])}", blockers=blockers)
-    return result
+    return changes.stacked(result) if forward else result
 
 
-def _changed(tensor: Any, name: str, change: str, family: Family, model: Model, forward: bool) -> Any:
-    if not change:
-        return tensor
-    dims = dims_of(tensor)
-    if change == "transposed":
-        return ComputedTensor(name, type_of(tensor), dims[::-1], lambda array: array.T, (tensor,))
-    if change == "plus one":
-        return ComputedTensor(name, NUMBER["FLOAT"], dims, _shift(1.0 if forward else -1.0), (tensor,))
-    heads = model.heads if change == "query" else model.key_heads
-    if not heads or dims[0] % (2 * heads):
-        raise Damaged(f"{dims[0]} rows are not those of {heads} heads", where=name)
-    return ComputedTensor(name, type_of(tensor), dims, _halves_to_pairs(heads) if forward else _pairs_to_halves(heads), (tensor,))
-
-
-def _shift(by: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda array: array.astype("float32") + array.astype("float32").dtype.type(by)
-
-
-def _halves_to_pairs(heads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Rows of each head: from the two halves that transformers rotates against each other to the neighbours that ggml rotates."""
-    return lambda array: array.reshape(heads, 2, array.shape[0] // heads // 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
-
-
-def _pairs_to_halves(heads: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda array: array.reshape(heads, array.shape[0] // heads // 2, 2, *array.shape[1:]).swapaxes(1, 2).reshape(array.shape)
+def _remainder(content: Checkpoint, name: str) -> Any:
+    stated = content.metadata.get(changes.REMAINDER + name)
+    if stated is None:
+        return None
+    import numpy as np
+    try:
+        return np.asarray(list(stated), np.float32)
+    except (TypeError, ValueError):
+        raise Damaged("it is no array of numbers", where=changes.REMAINDER + name) from None
 
 
 def _as_float32(tensor: Any) -> Any:

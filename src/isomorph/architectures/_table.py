@@ -1,19 +1,25 @@
 """The families, as data. Names: transformers' models/*/modeling_*.py and llama.cpp's gguf-py/gguf/tensor_mapping.py; changes: llama.cpp's conversion/*.py.
 
-A row is (name in Hugging Face, name in GGUF, change); {} is the number of the layer. Changes: "query" and "key" reorder the rows of rotary heads,
-"plus one" adds 1 to a norm, "transposed" exchanges the axes.
+A row is (name in Hugging Face, name in GGUF, change); {} is the number of the layer, and a second {} that of an expert, whose matrices GGUF keeps stacked
+under the name `_exps`. What the changes do stands in `changes`.
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 Row = tuple[str, str, str]
 
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture: GGUF's name, the classes of transformers, the rows, names that are computed and so left out, other spellings in config.json."""
+    """One architecture: GGUF's name, the classes of transformers, the rows, names that are computed and so left out, other spellings in config.json.
+
+    `keys` are rows beside `KEYS` that only it has; `constants` are keys whose value GGUF asks for and config.json does not say. `mark` tells families apart
+    that share a class or a name in GGUF: parts of the names of tensors, in Hugging Face and in GGUF, that only this one has. `derived` makes of config.json
+    what it does not spell out.
+    """
 
     name: str
     model_type: str
@@ -21,6 +27,10 @@ class Family:
     rows: tuple[Row, ...]
     left_out: tuple[str, ...] = ()
     spelling: Mapping[str, str] = field(default_factory=dict)
+    keys: tuple[tuple[str, str], ...] = ()
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    mark: tuple[str, str] = ("", "")
+    derived: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None
 
     def spelled(self, name: str) -> str:
         return self.spelling.get(name, name)
@@ -33,12 +43,17 @@ class Family:
 KEYS = (
     ("vocab_size", "{arch}.vocab_size"), ("max_position_embeddings", "{arch}.context_length"), ("hidden_size", "{arch}.embedding_length"),
     ("num_hidden_layers", "{arch}.block_count"), ("intermediate_size", "{arch}.feed_forward_length"), ("num_attention_heads", "{arch}.attention.head_count"),
-    ("num_key_value_heads", "{arch}.attention.head_count_kv"), ("head_dim", "{arch}.attention.key_length"), ("rope_theta", "{arch}.rope.freq_base"),
+    ("num_key_value_heads", "{arch}.attention.head_count_kv"), ("head_dim", "{arch}.attention.key_length"), ("head_dim", "{arch}.attention.value_length"),
+    ("rope_theta", "{arch}.rope.freq_base"),
     ("rms_norm_eps", "{arch}.attention.layer_norm_rms_epsilon"), ("layer_norm_eps", "{arch}.attention.layer_norm_epsilon"),
     ("sliding_window", "{arch}.attention.sliding_window"), ("attn_logit_softcapping", "{arch}.attn_logit_softcapping"),
     ("final_logit_softcapping", "{arch}.final_logit_softcapping"), ("embedding_multiplier", "{arch}.embedding_scale"),
     ("residual_multiplier", "{arch}.residual_scale"), ("attention_multiplier", "{arch}.attention.scale"), ("logits_scaling", "{arch}.logit_scale"),
+    ("num_local_experts", "{arch}.expert_count"), ("num_experts_per_tok", "{arch}.expert_used_count"), ("norm_topk_prob", "{arch}.expert_weights_norm"),
+    ("use_parallel_residual", "{arch}.use_parallel_residual"),
 )
+
+FLAGS = frozenset({"norm_topk_prob", "use_parallel_residual", "scale_decoder_outputs"})      # those that are true or false
 
 
 def _both(hf: str, gguf: str, change: str = "", *, bias: bool = True) -> tuple[Row, ...]:
@@ -106,8 +121,10 @@ def _gpt2() -> tuple[Row, ...]:
 
 
 def _bert() -> tuple[Row, ...]:
+    """The pooler is GGUF's `cls`: what is multiplied with the first word before a tanh."""
     rows: list[Row] = [("embeddings.word_embeddings.weight", "token_embd.weight", ""), ("embeddings.position_embeddings.weight", "position_embd.weight", ""),
-                       ("embeddings.token_type_embeddings.weight", "token_types.weight", ""), *_both("embeddings.LayerNorm", "token_embd_norm")]
+                       ("embeddings.token_type_embeddings.weight", "token_types.weight", ""), *_both("embeddings.LayerNorm", "token_embd_norm"),
+                       *_both("pooler.dense", "cls")]
     for hf, gguf in (("attention.self.query", "attn_q"), ("attention.self.key", "attn_k"), ("attention.self.value", "attn_v"),
                      ("attention.output.dense", "attn_output"), ("attention.output.LayerNorm", "attn_output_norm"), ("intermediate.dense", "ffn_up"),
                      ("output.dense", "ffn_down"), ("output.LayerNorm", "layer_output_norm")):
@@ -115,9 +132,129 @@ def _bert() -> tuple[Row, ...]:
     return (*rows, *(("bert." + hf, gguf, change) for hf, gguf, change in rows))
 
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (
+def _nomic_bert() -> tuple[Row, ...]:
+    rows: list[Row] = [("embeddings.word_embeddings.weight", "token_embd.weight", ""), ("embeddings.token_type_embeddings.weight", "token_types.weight", ""),
+                       *_both("emb_ln", "token_embd_norm")]
+    for hf, gguf in (("attn.Wqkv", "attn_qkv"), ("attn.out_proj", "attn_output"), ("norm1", "attn_output_norm"), ("mlp.fc11", "ffn_up"),
+                     ("mlp.fc12", "ffn_gate"), ("mlp.fc2", "ffn_down"), ("norm2", "layer_output_norm")):
+        rows += _both(f"encoder.layers.{{}}.{hf}", f"blk.{{}}.{gguf}")
+    return tuple(rows)
+
+
+def _mixtral() -> tuple[Row, ...]:
+    """As llama, with a choice of experts in the place of the inner layer."""
+    layer, block = "model.layers.{}.block_sparse_moe.", "blk.{}."
+    experts = tuple((f"{layer}experts.{{}}.{hf}.weight", f"{block}{gguf}.{{}}.weight", "")
+                    for hf, gguf in (("w1", "ffn_gate"), ("w2", "ffn_down"), ("w3", "ffn_up")))
+    return (*_without_inner(_llama_like("query", "key")), (layer + "gate.weight", block + "ffn_gate_inp.weight", ""), *experts)
+
+
+def _qwen2_moe() -> tuple[Row, ...]:
+    """As Qwen 2, with a choice of experts and one that is always asked."""
+    layer, block, parts = "model.layers.{}.mlp.", "blk.{}.", ("gate", "up", "down")
+    experts = tuple((f"{layer}experts.{{}}.{part}_proj.weight", f"{block}ffn_{part}.{{}}.weight", "") for part in parts)
+    shared = tuple((f"{layer}shared_expert.{part}_proj.weight", f"{block}ffn_{part}_shexp.weight", "") for part in parts)
+    return (*_without_inner(_llama_like()), (layer + "gate.weight", block + "ffn_gate_inp.weight", ""), *experts, *shared,
+            (layer + "shared_expert_gate.weight", block + "ffn_gate_inp_shexp.weight", "row"))
+
+
+def _without_inner(rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    return tuple(row for row in rows if ".mlp." not in row[0])
+
+
+def _gpt_neox() -> tuple[Row, ...]:
+    rows: list[Row] = [("gpt_neox.embed_in.weight", "token_embd.weight", ""), ("embed_out.weight", "output.weight", ""),
+                       *_both("gpt_neox.final_layer_norm", "output_norm"),
+                       *_both("gpt_neox.layers.{}.attention.query_key_value", "blk.{}.attn_qkv", "grouped")]
+    for hf, gguf in (("input_layernorm", "attn_norm"), ("post_attention_layernorm", "ffn_norm"), ("attention.dense", "attn_output"),
+                     ("mlp.dense_h_to_4h", "ffn_up"), ("mlp.dense_4h_to_h", "ffn_down")):
+        rows += _both(f"gpt_neox.layers.{{}}.{hf}", f"blk.{{}}.{gguf}")
+    return tuple(rows)
+
+
+def _falcon(norms: Mapping[str, str]) -> tuple[Row, ...]:
+    rows: list[Row] = [("transformer.word_embeddings.weight", "token_embd.weight", ""), ("lm_head.weight", "output.weight", ""),
+                       *_both("transformer.ln_f", "output_norm"), *_both("transformer.h.{}.self_attention.query_key_value", "blk.{}.attn_qkv", "grouped")]
+    for hf, gguf in {**norms, "self_attention.dense": "attn_output", "mlp.dense_h_to_4h": "ffn_up", "mlp.dense_4h_to_h": "ffn_down"}.items():
+        rows += _both(f"transformer.h.{{}}.{hf}", f"blk.{{}}.{gguf}")
+    return tuple(rows)
+
+
+def _falcon_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """How many heads hold keys is said by three entries, the width of the inner layer only sometimes."""
+    heads, width = config.get("num_attention_heads", 0), config.get("hidden_size", 0)
+    one = config.get("multi_query", True) and not config.get("new_decoder_architecture", False)
+    return {"num_key_value_heads": 1 if one else config.get("num_kv_heads") or heads, "intermediate_size": config.get("ffn_hidden_size") or 4 * width,
+            "max_position_embeddings": config.get("max_position_embeddings", 2048)}
+
+
+T5_LAYERS = {
+    "encoder": {"layer.0.SelfAttention.q": "attn_q", "layer.0.SelfAttention.k": "attn_k", "layer.0.SelfAttention.v": "attn_v",
+                "layer.0.SelfAttention.o": "attn_o", "layer.0.SelfAttention.relative_attention_bias": "attn_rel_b", "layer.0.layer_norm": "attn_norm",
+                "layer.1.DenseReluDense.wi_0": "ffn_gate", "layer.1.DenseReluDense.wi_1": "ffn_up", "layer.1.DenseReluDense.wi": "ffn_up",
+                "layer.1.DenseReluDense.wo": "ffn_down", "layer.1.layer_norm": "ffn_norm"},
+    "decoder": {"layer.0.SelfAttention.q": "attn_q", "layer.0.SelfAttention.k": "attn_k", "layer.0.SelfAttention.v": "attn_v",
+                "layer.0.SelfAttention.o": "attn_o", "layer.0.SelfAttention.relative_attention_bias": "attn_rel_b", "layer.0.layer_norm": "attn_norm",
+                "layer.1.EncDecAttention.q": "cross_attn_q", "layer.1.EncDecAttention.k": "cross_attn_k", "layer.1.EncDecAttention.v": "cross_attn_v",
+                "layer.1.EncDecAttention.o": "cross_attn_o", "layer.1.layer_norm": "cross_attn_norm",
+                "layer.2.DenseReluDense.wi_0": "ffn_gate", "layer.2.DenseReluDense.wi_1": "ffn_up", "layer.2.DenseReluDense.wi": "ffn_up",
+                "layer.2.DenseReluDense.wo": "ffn_down", "layer.2.layer_norm": "ffn_norm"},
+}
+
+
+def _t5(*, gated: bool) -> tuple[Row, ...]:
+    """Encoder and decoder; `gated` layers have two matrices before the activation, plain ones have one."""
+    rows: list[Row] = [("shared.weight", "token_embd.weight", ""), ("lm_head.weight", "output.weight", "")]
+    for side, layers in T5_LAYERS.items():
+        rows.append((f"{side}.final_layer_norm.weight", f"{side[:3]}.output_norm.weight", ""))
+        rows += [(f"{side}.block.{{}}.{hf}.weight", f"{side[:3]}.blk.{{}}.{gguf}.weight", "") for hf, gguf in layers.items()
+                 if "DenseReluDense.wi" not in hf or hf.endswith("wi") != gated]
+    return tuple(rows)
+
+
+def _mamba() -> tuple[Row, ...]:
+    layer, block = "backbone.layers.{}.", "blk.{}."
+    rows: list[Row] = [("backbone.embeddings.weight", "token_embd.weight", ""), ("lm_head.weight", "output.weight", ""),
+                       ("backbone.norm_f.weight", "output_norm.weight", ""), (layer + "norm.weight", block + "attn_norm.weight", ""),
+                       (layer + "mixer.conv1d.weight", block + "ssm_conv1d.weight", "channel"), (layer + "mixer.conv1d.bias", block + "ssm_conv1d.bias", ""),
+                       (layer + "mixer.A_log", block + "ssm_a", "decay"), (layer + "mixer.D", block + "ssm_d", "")]
+    for hf, gguf in (("in_proj", "ssm_in"), ("x_proj", "ssm_x"), ("dt_proj", "ssm_dt"), ("out_proj", "ssm_out")):
+        rows += _both(f"{layer}mixer.{hf}", f"{block}{gguf}")
+    return tuple(rows)
+
+
+def _rwkv() -> tuple[Row, ...]:
+    """RWKV 4, which llama.cpp does not run; the names are those of its later versions."""
+    layer, block = "rwkv.blocks.{}.", "blk.{}."
+    rows: list[Row] = [("rwkv.embeddings.weight", "token_embd.weight", ""), ("head.weight", "output.weight", ""), *_both("rwkv.ln_out", "output_norm"),
+                       *_both("rwkv.blocks.0.pre_ln", "token_embd_norm"), *_both(layer + "ln1", block + "attn_norm"),
+                       *_both(layer + "ln2", block + "attn_norm_2"), (layer + "attention.time_decay", block + "time_mix_decay.weight", ""),
+                       (layer + "attention.time_first", block + "time_mix_first.weight", "")]
+    for part, gguf, mixed in (("attention", "time_mix", ("key", "value", "receptance")), ("feed_forward", "channel_mix", ("key", "receptance"))):
+        rows += [(f"{layer}{part}.time_mix_{name}", f"{block}{gguf}_lerp_{name[0]}.weight", "line") for name in mixed]
+    rows += [(f"{layer}attention.{name}.weight", f"{block}time_mix_{name}.weight", "") for name in ("key", "value", "receptance", "output")]
+    rows += [(f"{layer}feed_forward.{name}.weight", f"{block}channel_mix_{name}.weight", "") for name in ("key", "value", "receptance")]
+    return tuple(rows)
+
+
+ROTARY = ("rotary_emb.inv_freq",)
+EXPERTS = {"num_local_experts": "num_experts"}
+T5_SPELLING = {"hidden_size": "d_model", "intermediate_size": "d_ff", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads",
+               "head_dim": "d_kv", "rms_norm_eps": "layer_norm_epsilon", "max_position_embeddings": "n_positions"}
+T5_KEYS = (("num_decoder_layers", "t5.decoder_block_count"), ("relative_attention_num_buckets", "t5.attention.relative_buckets_count"),
+           ("relative_attention_max_distance", "t5.attention.relative_max_distance"), ("layer_norm_epsilon", "t5.attention.layer_norm_epsilon"),
+           ("decoder_start_token_id", "t5.decoder_start_token_id"), ("scale_decoder_outputs", "t5.scale_decoder_outputs"))
+T5_CONSTANTS = {"t5.context_length": 512, "t5.decoder_start_token_id": 0}
+TYPES = (("type_vocab_size", "tokenizer.ggml.token_type_count"),)
+FAMILIES: dict[str, Family] = {
+    "mixtral": Family("llama", "mixtral", ("MixtralForCausalLM",), _mixtral(), ROTARY, mark=("experts.", "ffn_gate_inp")),
+    "falcon-40b": Family("falcon", "falcon", ("FalconForCausalLM",), _falcon({"ln_mlp": "attn_norm", "ln_attn": "attn_norm_2"}), ROTARY,
+                         {"layer_norm_eps": "layer_norm_epsilon"}, mark=("ln_attn", "attn_norm_2"), derived=_falcon_config),
+    "t5-1.1": Family("t5", "t5", ("T5ForConditionalGeneration",), _t5(gated=True), ("embed_tokens.weight",), T5_SPELLING, T5_KEYS, T5_CONSTANTS,
+                     ("wi_0", "ffn_gate")),
+} | {family.name: family for family in (
     Family("llama", "llama", ("LlamaForCausalLM", "LlamaModel", "MistralForCausalLM"), _llama_like("query", "key"),
-           ("rotary_emb.inv_freq", "rope_freqs.weight")),
+           ("rotary_emb.inv_freq",)),
     Family("qwen2", "qwen2", ("Qwen2ForCausalLM", "Qwen2Model"), _llama_like(), ("rotary_emb.inv_freq",)),
     Family("gemma", "gemma", ("GemmaForCausalLM",), _llama_like(norm="plus one", tied=True), ("rotary_emb.inv_freq", "lm_head.weight")),
     Family("gemma2", "gemma2", ("Gemma2ForCausalLM",), _gemma2(), ("rotary_emb.inv_freq", "lm_head.weight")),
@@ -136,8 +273,27 @@ FAMILIES: dict[str, Family] = {family.name: family for family in (
         ("rotary_emb.inv_freq",)),
     Family("gpt2", "gpt2", ("GPT2LMHeadModel", "GPT2Model"), _gpt2(), (".attn.bias", ".attn.masked_bias"),
            {"max_position_embeddings": "n_positions", "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
-            "intermediate_size": "n_inner", "layer_norm_eps": "layer_norm_epsilon"}),
-    Family("bert", "bert", ("BertModel", "BertForMaskedLM"), _bert(), ("embeddings.position_ids", "pooler.dense.weight", "pooler.dense.bias")),
+            "intermediate_size": "n_inner", "layer_norm_eps": "layer_norm_epsilon"},
+           derived=lambda config: {"n_inner": config.get("n_inner") or 4 * config.get("n_embd", 0)}),
+    Family("qwen2moe", "qwen2_moe", ("Qwen2MoeForCausalLM",), _qwen2_moe(), ROTARY, EXPERTS,
+           (("moe_intermediate_size", "qwen2moe.expert_feed_forward_length"),
+            ("shared_expert_intermediate_size", "qwen2moe.expert_shared_feed_forward_length"))),
+    Family("gptneox", "gpt_neox", ("GPTNeoXForCausalLM",), _gpt_neox(), (*ROTARY, ".attention.bias", ".attention.masked_bias")),
+    Family("falcon", "falcon", ("FalconForCausalLM",), _falcon({"input_layernorm": "attn_norm"}), ROTARY,
+           {"layer_norm_eps": "layer_norm_epsilon"}, derived=_falcon_config),
+    Family("bert", "bert", ("BertModel", "BertForMaskedLM"), _bert(), ("embeddings.position_ids",),
+           keys=TYPES, constants={"bert.attention.causal": False}),
+    Family("nomic-bert", "nomic_bert", ("NomicBertModel",), _nomic_bert(), ("embeddings.position_ids",),
+           keys=TYPES, constants={"nomic-bert.attention.causal": False}),
+    Family("t5", "t5", ("T5ForConditionalGeneration",), _t5(gated=False), ("embed_tokens.weight",), T5_SPELLING, T5_KEYS, T5_CONSTANTS),
+    Family("mamba", "mamba", ("MambaForCausalLM",), _mamba(), (),
+           {"rms_norm_eps": "layer_norm_epsilon", "intermediate_size": "", "max_position_embeddings": ""},
+           (("conv_kernel", "mamba.ssm.conv_kernel"), ("intermediate_size", "mamba.ssm.inner_size"), ("state_size", "mamba.ssm.state_size"),
+            ("time_step_rank", "mamba.ssm.time_step_rank")),
+           {"mamba.context_length": 1 << 20, "mamba.feed_forward_length": 0, "mamba.attention.head_count": 0}),
+    Family("rwkv", "rwkv", ("RwkvForCausalLM",), _rwkv(), (), {"max_position_embeddings": "context_length", "layer_norm_eps": "layer_norm_epsilon"},
+           (("rescale_every", "rwkv.rescale_every_n_layers"), ("attention_hidden_size", "rwkv.attention.inner_size")),
+           {"rwkv.architecture_version": 4, "rwkv.attention.head_count": 0}),
 )}
 
 # What llama.cpp wrote before GGUF: Meta's own names, and heads that are laid out as ggml rotates them already.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import Damaged, Unsupported
 from isomorph.quant.blocks import BlockType
-from isomorph.tensors import CHUNK, NUMBER, Tensor, dims_of, numpy_type
+from isomorph.tensors import CHUNK, NUMBER, StackedTensor, Tensor, dims_of, numpy_type
 
 if TYPE_CHECKING:
     import numpy as np
@@ -130,6 +130,10 @@ def float_slabs(tensor: Any, step: int) -> Iterator[np.ndarray]:
         for chunk in tensor.chunks():
             slab = np.frombuffer(chunk, np.float32)
             yield from (slab[start:start + step] for start in range(0, len(slab), step))
+        return
+    if isinstance(tensor, StackedTensor):
+        for part in tensor.parts:
+            yield from float_slabs(part, step)
         return
     flat = tensor.numpy().reshape(-1)
     for start in range(0, len(flat), step):

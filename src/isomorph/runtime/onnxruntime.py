@@ -47,7 +47,8 @@ class Loaded:
         self.names = [argument.name for argument in session.get_outputs()]
         self.following = {output: name for output, (name, _) in carry.items()}
         inputs = [_port(argument) for argument in session.get_inputs()]
-        self.held = {port["name"]: np.zeros(shape, element_dtype(port["dtype"])) for port in inputs for name, shape in carry.values() if name == port["name"]}
+        self.first = {port["name"]: np.zeros(shape, element_dtype(port["dtype"])) for port in inputs for name, shape in carry.values() if name == port["name"]}
+        self.held = dict(self.first)
         self.inputs = [port for port in inputs if port["name"] not in self.held]
         self.outputs = [_port(argument) for argument in session.get_outputs() if argument.name not in carry]
 
@@ -56,6 +57,10 @@ class Loaded:
         values = dict(zip(self.names, self.prepared(feeds | self.held)(), strict=True))
         self.held = {name: values.pop(output) for output, name in self.following.items()}
         return values
+
+    def forget(self) -> None:
+        """From now on what is carried is what it was before the first run."""
+        self.held = dict(self.first)
 
     def prepared(self, feeds: dict[str, Any]) -> Callable[[], list[Any]]:
         """A function that runs once on these inputs."""

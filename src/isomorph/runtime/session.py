@@ -129,6 +129,10 @@ class Session:
         """The outputs, by name, in the order of the file."""
         return self._ask("run", {"feeds": self._checked(feeds)})["outputs"]
 
+    def forget(self) -> None:
+        """Drops what the runtime was told to carry from one run to the next, so that the next run is the first."""
+        self._ask("forget", {})
+
     def bench(self, feeds: Mapping[str, Any], *, runs: int = 30, warm_up: int = 3) -> Timing:
         """Runs `warm_up + runs` times in the child and times the last `runs`."""
         answer = self._ask("measure", {"feeds": self._checked(feeds), "runs": runs, "warm_up": warm_up})

@@ -49,6 +49,12 @@ def run(loaded: Any, feeds: dict[str, Any]) -> dict[str, Any]:
     return {"outputs": loaded.run(feeds)}
 
 
+def forget(loaded: Any) -> dict[str, Any]:
+    """Drops what is carried from one run to the next."""
+    loaded.forget()
+    return {}
+
+
 def measure(loaded: Any, feeds: dict[str, Any], runs: int, warm_up: int) -> dict[str, Any]:
     """Seconds of each run, and the peak of resident memory in bytes."""
     once = loaded.prepared(feeds)
@@ -71,4 +77,4 @@ def peak_memory() -> int:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-ANSWERS: dict[str, Callable[..., dict[str, Any]]] = {"run": run, "measure": measure}
+ANSWERS: dict[str, Callable[..., dict[str, Any]]] = {"run": run, "measure": measure, "forget": forget}

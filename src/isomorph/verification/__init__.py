@@ -43,8 +43,8 @@ def verify(first: Any, second: Any, *, inputs: Mapping[str, Given] | None = None
     one, other = Subject(first, input_shapes=shapes, signature=signature), Subject(second)
     report = Report(f"{one.where} and {other.where}")
     built = one.network if other.holds_graph and not one.holds_graph else None
-    if built is not None and "logits" in [value.name for value in built.graph.outputs]:
-        from isomorph.architectures.decoder import samples
+    if built is not None and "isomorph.words" in built.metadata:
+        from isomorph.architectures.networks import samples
         inputs = {name: Given(array=array) for name, array in samples(built, seed).items()} | dict(inputs or {})
     elif built is None and not (one.holds_graph and other.holds_graph):
         from isomorph.verification import weights

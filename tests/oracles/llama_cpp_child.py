@@ -1,0 +1,66 @@
+"""Runs inside an environment that has llama-cpp-python: what llama.cpp computes with GGUF files.
+
+    python llama_cpp_child.py logits FILE.gguf EXPECTED.npz OUT.npz ...        logits of every row of ids, without its padding
+    python llama_cpp_child.py embed FILE.gguf EXPECTED.npz OUT.npz ...         what stands behind the last layer of every token
+    python llama_cpp_child.py greedy FILE.gguf COUNT PROMPT ...                the best tokens that follow each prompt, a line each
+    python llama_cpp_child.py perplexity FILE.gguf TEXT                        of a text in one context
+"""
+from __future__ import annotations
+
+import sys
+
+import llama_cpp
+import numpy as np
+
+
+def opened(path: str, **options: object) -> llama_cpp.Llama:
+    return llama_cpp.Llama(path, n_ctx=64, n_batch=64, verbose=False, n_threads=1, flash_attn=False, type_k=0, type_v=0, **options)
+
+
+def rows(expected: str) -> list[list[int]]:
+    """The tokens of each text, without what its mask leaves out."""
+    found = np.load(expected)
+    return [ids[mask.astype(bool)].tolist() for ids, mask in zip(found["ids"], found["mask"], strict=True)]
+
+
+def logits(path: str, expected: str, out: str) -> None:
+    model = opened(path, logits_all=True)
+    found = []
+    for tokens in rows(expected):
+        model.reset()
+        model._ctx.kv_cache_clear()
+        model.eval(tokens)
+        found.append(model.scores[:len(tokens)].copy())
+    np.savez(out, *found)
+
+
+def embed(path: str, expected: str, out: str) -> None:
+    model = opened(path, embedding=True, pooling_type=llama_cpp.LLAMA_POOLING_TYPE_NONE, n_ubatch=64)
+    found = []
+    for tokens in rows(expected):
+        model._ctx.kv_cache_clear()
+        model._batch.reset()
+        model._batch.add_sequence(tokens, 0, True)
+        model._ctx.decode(model._batch)
+        width = model.n_embd()
+        found.append(np.stack([np.array(llama_cpp.llama_get_embeddings_ith(model._ctx.ctx, place)[:width], np.float32) for place in range(len(tokens))]))
+    np.savez(out, *found)
+
+
+def greedy(path: str, count: str, *prompts: str) -> None:
+    model = llama_cpp.Llama(path, n_ctx=512, verbose=False, n_threads=1, logits_all=True)
+    for prompt in prompts:
+        model.reset()
+        model._ctx.kv_cache_clear()
+        tokens, found = model.tokenize(prompt.encode(), add_bos=False, special=True), []
+        model.eval(tokens)
+        for _ in range(int(count)):
+            found.append(int(model.scores[model.n_tokens - 1].argmax()))
+            model.eval(found[-1:])
+        print(*found)
+
+
+if __name__ == "__main__":
+    verb, arguments = {"logits": logits, "embed": embed, "greedy": greedy}[sys.argv[1]], sys.argv[2:]
+    for group in [arguments] if verb is greedy else zip(arguments[::3], arguments[1::3], arguments[2::3], strict=True):
+        verb(*group)

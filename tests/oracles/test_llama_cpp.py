@@ -1,0 +1,82 @@
+"""What llama.cpp computes with the GGUF files that isomorph makes: logits of every family, and the text of a published model.
+
+llama-cpp-python has no wheel and takes a quarter of an hour to build, so these run only where ISOMORPH_PYTHON_LLAMA names an interpreter that has it.
+"""
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import environments
+import numpy as np
+import pytest
+from test_language_models import CHILD, FAMILIES, READERS, SCALED
+from zoo import zoo
+
+import isomorph
+from isomorph.generation import Generation
+
+LLAMA = os.environ.get("ISOMORPH_PYTHON_LLAMA", "")
+JUDGE = Path(__file__).with_name("llama_cpp_child.py")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not LLAMA, reason="no interpreter with llama-cpp-python is named by ISOMORPH_PYTHON_LLAMA")]
+
+# What llama.cpp does not compute as transformers does: it sees past the windows of phi3 and starcoder2, scales the attention of gemma3 by the size of a head
+# whatever the model says, knows no dynamic scaling, and takes the long factors of LongRoPE for every text once its context is long.
+OTHERWISE = {"phi3", "starcoder2", "gemma3", "dynamic", "longrope"}
+CERTAIN = ("The three laws of motion say that", "2, 4, 6, 8,", "List the days of the week:", "The alphabet: A, B, C, D,", "Water boils at")
+PROMPTS = ("What is the capital of France?", "The three laws of motion say that", "def fibonacci(n):", "Once upon a time, there was a fox who", "2, 4, 6, 8,")
+
+
+def judge(verb: str, *arguments: object) -> str:
+    done = subprocess.run([LLAMA, JUDGE, verb, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    command = [environments.python("torch"), "-W", "ignore", CHILD, "make", folder, *FAMILIES, *SCALED, *READERS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+def test_logits_are_those_of_transformers(made, tmp_path):
+    """Every family as float32, all rows of both texts: at most 1e-3 apart (llama.cpp looks its gelu up in a table of halves)."""
+    families = [family for family in (*FAMILIES, *SCALED) if family not in OTHERWISE]
+    asked: list[Path] = []
+    for family in families:
+        isomorph.convert(made / family / "model.safetensors", tmp_path / f"{family}.gguf", names="gguf")
+        asked += [tmp_path / f"{family}.gguf", made / family / "expected.npz", tmp_path / f"{family}.npz"]
+    judge("logits", *asked)
+    assert {family: worst for family in families if (worst := apart(made, tmp_path, family, "logits")) > 1e-3} == {}
+
+
+def test_what_stands_behind_the_last_layer_is_that_of_transformers(made, tmp_path):
+    asked: list[Path] = []
+    for family in READERS:
+        isomorph.convert(made / family / "model.safetensors", tmp_path / f"{family}.gguf", names="gguf")
+        asked += [tmp_path / f"{family}.gguf", made / family / "expected.npz", tmp_path / f"{family}.npz"]
+    judge("embed", *asked)
+    assert {family: worst for family in READERS if (worst := apart(made, tmp_path, family, "plain")) > 1e-3} == {}
+
+
+def apart(made: Path, folder: Path, family: str, what: str) -> float:
+    """The greatest difference between what llama.cpp and transformers computed."""
+    expected, found = np.load(made / family / "expected.npz"), np.load(folder / f"{family}.npz")
+    masks = expected["mask"].astype(bool)
+    return max(float(np.abs(found[f"arr_{place}"] - expected[what][place][mask]).max()) for place, mask in enumerate(masks))
+
+
+def test_the_first_tokens_of_a_published_model_are_the_same(tmp_path):
+    """64 tokens behind each prompt, the best each time. llama.cpp rounds what it multiplies Q4_1 with to 8 bits; given the same weights as float32 it does
+    not, and then every prompt goes the same way. With its own kernels those do whose best token is far ahead of the second."""
+    isomorph.convert(zoo("smollm2"), tmp_path / "float.gguf", dtype="fp32", verify=False)
+    with Generation(zoo("smollm2"), timeout=300) as model:
+        for path, prompts in ((tmp_path / "float.gguf", PROMPTS), (zoo("smollm2"), CERTAIN)):
+            theirs = [[int(number) for number in line.split()] for line in judge("greedy", path, 64, *prompts).splitlines()]
+            for prompt, wanted in zip(prompts, theirs, strict=True):
+                assert len(wanted) == 64
+                assert list(model.tokens(model.prompt(prompt, chat=False), most=64, through=True)) == wanted, prompt
