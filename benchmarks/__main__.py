@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bars, conversions, environments, machine, memory, nodes, operators, page
+from benchmarks import bars, conversions, environments, keras_networks, machine, memory, nodes, operators, page
 from benchmarks.cases import ROOT, Unavailable, cases
 
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
             found["operators"] = operators.measure(operators.environment(), options.folder)
         except environments.Absent as reason:
             print(f"operators: left out, {reason}", file=sys.stderr)
+    if "keras" in parts:
+        _keras(found, options)
     _keep(found, options.results)
     if options.results == RESULTS:
         page.write(found)
@@ -45,7 +47,7 @@ def _keep(found: dict[str, Any], path: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures isomorph beside onnx2tf and tf2onnx, in turns, in one run.")
     parser.add_argument("parts", nargs="*", metavar="PART",
-                        help="conversions, memory, nodes; all of them where none is named; operators, which takes half an hour")
+                        help="conversions, memory, nodes; all of them where none is named; operators and keras, which take half an hour each")
     parser.add_argument("--only", default="", metavar="TEXT", help="only models whose name holds this text; the others keep what was measured before")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="conversions of each model by each tool, of which the median counts")
     parser.add_argument("--no-peers", action="store_true", help="measure isomorph alone")
@@ -70,6 +72,22 @@ def _conversions(found: dict[str, Any], options: argparse.Namespace) -> None:
             print(f"{case.name}: left out, {reason}", file=sys.stderr)
             continue
         print(f"{case.name}: {page.summary(rows[case.name])}", file=sys.stderr, flush=True)
+        _keep(found, options.results)
+
+
+def _keras(found: dict[str, Any], options: argparse.Namespace) -> None:
+    """The networks of keras.applications; those that are not measured now keep what was measured before."""
+    try:
+        peer = environments.peer("tf2onnx")
+    except environments.Absent as reason:
+        print(f"keras: left out, {reason}", file=sys.stderr)
+        return
+    chosen = [name for name in keras_networks.names(peer) if options.only.lower() in name.lower()]
+    rows = {row["model"]: row for row in found.get("keras", [])}
+    for row in keras_networks.measure(environments.ours(), peer, chosen):
+        rows[row["model"]] = row
+        found["keras"] = [rows[name] for name in sorted(rows)]
+        print(page.network(row), file=sys.stderr, flush=True)
         _keep(found, options.results)
 
 

@@ -1,10 +1,12 @@
-"""What issue 2 asks of the numbers, judged. A bar that falls short says so; nothing here is asserted by a test."""
+"""What is asked of the numbers, judged. A bar that falls short says so; nothing here is asserted by a test."""
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
+
+from benchmarks import keras_networks
 
 FLOAT_SHARE, LARGEST_SIZE, WITHIN_ONE = 1e-4, 1.02, 0.999
 USABLE = 1e-3                                       # of the range; a result further off is wrong, and how fast it is means nothing
@@ -25,7 +27,7 @@ def judged(found: dict[str, Any]) -> list[dict[str, Any]]:
     """All bars over the results."""
     conversions = found.get("conversions", {})
     bars = [*_to_tflite(list(conversions.get("onnx", {}).values())), *_to_onnx(list(conversions.get("tflite", {}).values())), *_memory(found.get("memory", {})),
-            *_nodes(found.get("nodes", {}))]
+            *_nodes(found.get("nodes", {})), *_keras(found.get("keras", []))]
     return [asdict(bar) for bar in bars]
 
 
@@ -81,6 +83,13 @@ def _nodes(nodes: dict[str, Any]) -> Iterator[Bar]:
     for row in nodes.get("rows", [])[:1]:
         measured = f"{row['all']:,}, float32 {row['float32']:,}"
         yield Bar("node tests through LiteRT", "≥ 1,300, float32 ≥ 1,150", measured, row["all"] >= 1300 and row["float32"] >= 1150)
+
+
+def _keras(rows: list[dict[str, Any]]) -> Iterator[Bar]:
+    for format in keras_networks.FORMATS if rows else ():
+        for what, key in (("CPU seconds", "cpu"), ("peak memory", "rss")):
+            found = keras_networks.shares(rows, format, key)
+            yield Bar(f"keras.applications to {format}: {what}, of Keras' export, each", "≤ 0.33 ×", _most(found, "{:.2f} ×"), _at_most(found, 1 / 3))
 
 
 def ratios(rows: list[dict[str, Any]], tool: str, peer: str, key: str) -> list[tuple[str, float]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.bars import agrees, ratios
 from benchmarks.cases import ROOT
+from benchmarks.keras_networks import FORMATS, shares
 
 PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
 BEGIN, END = "<!-- benchmarks, made by `python -m benchmarks` -->", "<!-- end of benchmarks -->"
@@ -49,7 +50,7 @@ def write(found: dict[str, Any]) -> None:
 def text(found: dict[str, Any]) -> str:
     """The whole page."""
     parts = [_head(found), _bars(found), _conversions(found), _memory(found.get("memory", {})), _nodes(found.get("nodes", {})),
-             _operators(found.get("operators", {}))]
+             _operators(found.get("operators", {})), _keras(found.get("keras", []))]
     return "\n".join([*(line for part in parts for line in part), METHOD]) + "\n"
 
 
@@ -189,3 +190,37 @@ def _operators(operators: dict[str, Any]) -> Iterator[str]:
     for row in operators["rows"]:
         yield f"| {row['tool']} | {row['all'] if row['all'] is not None else '-'} | {row['shared']} |"
     yield ""
+
+
+def _keras(rows: list[dict[str, Any]]) -> Iterator[str]:
+    if not rows:
+        return
+    yield from ("## Networks of keras.applications", "", f"{len(rows)} networks with random weights at their usual size of picture, from .keras, beside "
+                "`Model.export` of Keras, which loads the file first and, for ONNX, has to call it once: CPU seconds, peak memory in MB, and ours as parts "
+                "of theirs.", "",
+                "| network | MB | to | isomorph | Keras | CPU ratio | isomorph MB | Keras MB | memory ratio |", "|---" * 9 + "|")
+    for row in rows:
+        yield from (f"| {' | '.join(cells)} |" for cells in _costs_of_network(row))
+    for format in FORMATS:
+        yield f"| median of {len(shares(rows, format, 'cpu'))} | | {format} | | | {_middle(rows, format, 'cpu')} | | | {_middle(rows, format, 'rss')} |"
+    yield ""
+
+
+def _middle(rows: list[dict[str, Any]], format: str, key: str) -> str:
+    found = [value for _, value in shares(rows, format, key)]
+    return f"{median(found):.2f} (at most {max(found):.2f})" if found else "-"
+
+
+def _costs_of_network(row: dict[str, Any]) -> Iterator[list[str]]:
+    for format in FORMATS:
+        cells = []
+        for key, form, scale in (("cpu", "{:.1f}", 1.0), ("rss", "{:.0f}", 1e6)):
+            ours, theirs = (row[format][tool] for tool in ("isomorph", "keras"))
+            told = [f"failed: {tool['failure'][:60]}" if tool["failure"] else form.format(tool[key] / scale) for tool in (ours, theirs)]
+            cells += [*told, f"{ours[key] / theirs[key]:.2f}" if not ours["failure"] and not theirs["failure"] else "-"]
+        yield [row["model"], f"{row['bytes'] / 1e6:.0f}", format, *cells]
+
+
+def network(row: dict[str, Any]) -> str:
+    """A line of progress."""
+    return "; ".join(" ".join(cells) for cells in _costs_of_network(row))

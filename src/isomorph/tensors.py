@@ -99,8 +99,17 @@ class Tensor:
         return self.numpy().__dlpack_device__()
 
     def chunks(self) -> Iterator[Any]:
-        """The packed little-endian bytes, piece by piece."""
-        yield packed(self.numpy())
+        """The packed little-endian bytes, piece by piece: of an array that lies in another order only some rows are copied at a time."""
+        array = self.numpy()
+        if array.ndim == 0 or array.flags.c_contiguous or array.nbytes <= CHUNK or BITS[self.element_type] < 8:
+            yield packed(array)
+            return
+        rows = max(1, CHUNK * len(array) // array.nbytes)
+        for start in range(0, len(array), rows):
+            yield packed(array[start:start + rows])
+
+    def let_go(self) -> None:
+        """Gives the pages of mappings back that its data was read from."""
 
     def tobytes(self) -> bytes:
         return b"".join(self.chunks())
@@ -142,6 +151,9 @@ class SliceTensor(Tensor):
             yield piece
             release(piece)
 
+    def let_go(self) -> None:
+        release(self.data)
+
 
 def release(view: memoryview) -> None:
     """Tells the system that the pages under a slice of a mapping are not needed for now: they are read again from the file where somebody looks.
@@ -165,10 +177,24 @@ class ComputedTensor(Tensor):
         self.function, self.sources = function, tuple(sources)
 
     def numpy(self) -> np.ndarray:
-        array = self.function(*(source.numpy() for source in self.sources))
+        import numpy as np
+        arrays = [source.numpy() for source in self.sources]
+        array = self.function(*arrays)
         if array.shape != self.dims:
             raise AssertionError(f"{self.name}: computed {array.shape}, declared {self.dims}")
+        for source, given in zip(self.sources, arrays, strict=True):
+            if isinstance(source, Tensor) and not np.may_share_memory(array, given):
+                source.let_go()
         return array
+
+    def chunks(self) -> Iterator[Any]:
+        yield from super().chunks()
+        self.let_go()
+
+    def let_go(self) -> None:
+        for source in self.sources:
+            if isinstance(source, Tensor):
+                source.let_go()
 
 
 class StackedTensor(Tensor):

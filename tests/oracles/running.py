@@ -1,4 +1,4 @@
-"""Runs .tflite and .onnx files for the tests of this folder: many files one after the other in one child process, replaced when it dies."""
+"""Runs model files for the tests of this folder: many files of a format one after the other in one child process, replaced when it dies."""
 from __future__ import annotations
 
 from collections.abc import Mapping
@@ -18,19 +18,24 @@ _CHILDREN: dict[str, Session] = {}
 
 def run(path: Path, feeds: Mapping[str, np.ndarray] | None = None, *, seed: int = 0, **options: Any) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """(inputs, outputs) of one file. Inputs that are not given are random. Options as those of `runtime.litert` or `runtime.onnxruntime`."""
-    format = "tflite" if path.suffix == ".tflite" else "onnx"
-    session = _CHILDREN.get(format)
-    if session is None or session._child is None or session._child.poll() is not None:
-        session = _CHILDREN[format] = Session(path, format, options=options, timeout=60)
-        session.__enter__()
-    else:
-        session.path, session.options = path, options
-        loading = {"module": session.runtime.module, "path": str(path), "threads": 1, "options": options}
-        answer = session._ask("load", loading, refused=Unsupported)
-        session._ports = ([_port(port) for port in answer["inputs"]], [_port(port) for port in answer["outputs"]])
+    session = opened(path, "tflite" if path.suffix == ".tflite" else "onnx", **options)
     if feeds is None:
         feeds = {port.name: random_array(port.dtype, port.shape or (), seed + place) for place, port in enumerate(session.inputs())}
     return dict(feeds), session.run(feeds)
+
+
+def opened(path: Path, format: str, *, timeout: float = 60, **options: Any) -> Session:
+    """The file in the child process of its format."""
+    session = _CHILDREN.get(format)
+    if session is None or session._child is None or session._child.poll() is not None:
+        session = _CHILDREN[format] = Session(path, format, options=options, timeout=timeout)
+        session.__enter__()
+        return session
+    session.path, session.options, session.timeout = path, options, timeout
+    loading = {"module": session.runtime.module, "path": str(path), "threads": 1, "options": options}
+    answer = session._ask("load", loading, refused=Unsupported)
+    session._ports = ([_port(port) for port in answer["inputs"]], [_port(port) for port in answer["outputs"]])
+    return session
 
 
 def once_more(path: Path, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -27,13 +27,10 @@ TOLERANCE, HALF = 1e-5, 1e-2                 # of the range of each output; half
 # What cannot be carried, with the reason.
 CANNOT = {
     "Hash*": "FarmHash and SipHash of letters have no operator in ONNX",
-    "TextVectorization-148-16": "n-grams are strings that ONNX cannot join in the order in which Keras counts them",
     "TextVectorization-148-17": "ONNX splits text at a delimiter, not into letters",
-    "ops-inv": "ONNX has no linear algebra beyond Det", "ops-unique": "the result has as many elements as are not zero; not written yet",
-    "picture-blur": "not written yet", "picture-hsv": "not written yet", "picture-sobel": "not written yet",
     "policy-bfloat16": "ONNX Runtime has no convolution of bfloat16 on the CPU",
     "policy-mixed_bfloat16": "ONNX Runtime has no convolution of bfloat16 on the CPU",
-    "policy-float64": "ONNX Runtime has no convolution of float64", "reduce-median-None": "the number of elements is not known",
+    "policy-float64": "ONNX Runtime has no convolution of float64",
 }
 
 

@@ -1,17 +1,25 @@
-"""LayersModels that isomorph writes, loaded and run by TensorFlow.js in Node."""
+"""LayersModels that isomorph writes and published ones, loaded and run by TensorFlow.js in Node and in a browser."""
 from __future__ import annotations
 
+from pathlib import Path
+
+import browser
 import environments
 import keras_files as files
 import numpy as np
 import onnxruntime
 import pytest
+from zoo import zoo
 
+import isomorph
 from isomorph.artifact import Artifact
 from isomorph.dialects import from_hub, to_hub
-from isomorph.formats import keras, onnx, tfjs_layers
+from isomorph.formats import _table, keras, onnx, tfjs_layers
 from isomorph.runtime import Session
 
+BOUND = 1e-5                                     # of the range of an output
+SHARED = next((folder / "shared/data" for folder in Path(__file__).parents if (folder / "shared/data").is_dir()), None)
+TARGETS = ("onnx", "keras", "tflite", "tfjs_layers")
 RNG = np.random.default_rng(4)
 
 
@@ -49,3 +57,47 @@ def test_tensorflow_js_runs_it(tmp_path, name, dtype):
     with Session(tmp_path / "web" / "model.json", "tfjs_layers") as runtime:
         (got,) = runtime.run({runtime.inputs()[0].name: x}).values()
     np.testing.assert_allclose(got, wanted, atol=(1e-5 if dtype is None else 1e-2) * np.abs(wanted).max())
+
+
+# ---- published ones
+
+def published(name: str) -> Path:
+    """The model.json of one; the one with an Embedding and a GRU lies in no package."""
+    if name != "embedding_and_gru":
+        return zoo(name)
+    if SHARED is None:
+        pytest.skip("shared/data is not beside the checkout")
+    return SHARED / "tfjs-e2e/layers_model/model.json"
+
+
+@pytest.mark.parametrize("to", TARGETS)
+@pytest.mark.parametrize("name", ["embedding_and_gru", "esrgan_slim_x2", *(pytest.param(f"esrgan_slim_x{factor}", marks=pytest.mark.slow) for factor in (3, 4, 8))])
+def test_published_models(name: str, to: str, tmp_path: Path) -> None:
+    """TensorFlow.js in Node runs the source, and each result runs in the runtime that its format is made for."""
+    environments.use("tfjs")
+    environments.use("tensorflow")
+    report = isomorph.convert(published(name), tmp_path / _table.output_name(to, "out"), to=to)
+    assert report.facts["verified"] == "native"
+    assert all(output["max_abs"] <= BOUND * output["range"] for output in report.facts["outputs"])
+
+
+def test_published_models_in_a_browser(tmp_path: Path) -> None:
+    """The sources and what becomes of them by way of ONNX, as LayersModel and as GraphModel, beside ONNX Runtime."""
+    ways: dict[str, dict[str, np.ndarray]] = {}
+    wanted = []
+    for name, x in (("embedding_and_gru", RNG.integers(0, 100, (2, 10)).astype(np.float32)), ("esrgan_slim_x2", RNG.random((1, 12, 9, 3)).astype(np.float32))):
+        source = published(name)
+        isomorph.convert(source, tmp_path / f"{name}.onnx", verify=False)
+        with Session(tmp_path / f"{name}.onnx", "onnx") as session:
+            feeds = {session.inputs()[0].name: x}
+            result = next(iter(session.run(feeds).values()))
+        for to in ("tfjs_layers", "tfjs_graph"):
+            isomorph.convert(tmp_path / f"{name}.onnx", tmp_path / f"{name}-{to}" / "model.json", to=to, verify=False)
+        folder = tmp_path / f"{name}-source"
+        folder.mkdir()
+        for file in source.parent.iterdir():
+            (folder / file.name).write_bytes(file.read_bytes())
+        ways |= {f"{name}-{way}": feeds for way in ("source", "tfjs_layers", "tfjs_graph")}
+        wanted += [result] * 3
+    for way, got, want in zip(ways, browser.results(tmp_path, ways), wanted, strict=True):
+        assert np.abs(got - want).max() <= BOUND * np.abs(want).max(), way

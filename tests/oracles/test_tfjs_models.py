@@ -1,17 +1,11 @@
 """Published models of TensorFlow.js to other formats, and other models to TensorFlow.js: each side in its own runtime, and the result in a browser as well."""
 from __future__ import annotations
 
-import functools
-import json
-import queue
-import shutil
-import subprocess
-import threading
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import browser
 import environments
 import numpy as np
 import pytest
@@ -68,55 +62,11 @@ def test_narrow_weights(dtype: str, bound: float, share: float, tmp_path: Path) 
     assert farthest(isomorph.convert(tmp_path / "narrow" / "model.json", tmp_path / "back.onnx", to="onnx")) < 1e-5
 
 
-PAGE = """<!doctype html><body><script src="tf.min.js"></script><script>
-(async () => {
-  const model = await tf.loadGraphModel('model/model.json');
-  const given = await (await fetch('input.json')).json();
-  const result = await model.executeAsync({image: tf.tensor(given.data, given.shape, 'float32')});
-  return JSON.stringify(Array.from(await result.data()));
-})().catch((error) => 'error: ' + error).then((body) => fetch('result', {method: 'POST', body}));
-</script>"""
-
-
 def test_in_a_browser(tmp_path: Path) -> None:
     """The written model, loaded over HTTP by TensorFlow.js in headless Chromium."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed: apt install chromium")
-    node = environments.node("tfjs")
     isomorph.convert(DIGITS, tmp_path / "model" / "model.json", to="tfjs_graph", verify=False)
-    shutil.copy(node / "node_modules" / "@tensorflow" / "tfjs" / "dist" / "tf.min.js", tmp_path)
-    images = np.random.default_rng(0).uniform(size=(3, 1, 8, 8)).astype(np.float32)
-    (tmp_path / "input.json").write_text(json.dumps({"data": images.ravel().tolist(), "shape": list(images.shape)}))
-    (tmp_path / "index.html").write_text(PAGE)
-    text = browsed(chromium, tmp_path, tmp_path / "profile")
-    assert not text.startswith("error"), text
+    feeds = {"image": np.random.default_rng(0).uniform(size=(3, 1, 8, 8)).astype(np.float32)}
+    (got,) = browser.results(tmp_path, {"model": feeds})
     with Session(DIGITS, "onnx") as session:
-        wanted = session.run({"image": images})["probabilities"]
-    assert np.abs(np.asarray(json.loads(text)).reshape(wanted.shape) - wanted).max() < BOUND
-
-
-def browsed(chromium: str, folder: Path, profile: Path) -> str:
-    """What the page in a folder sends back: it is served on a port of this machine, and Chromium opens it."""
-    said: queue.Queue[str] = queue.Queue()
-
-    class Server(SimpleHTTPRequestHandler):
-        def do_POST(self) -> None:
-            said.put(self.rfile.read(int(self.headers["Content-Length"])).decode())
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Server, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-             "--disable-sync", "--remote-debugging-port=0", f"--user-data-dir={profile}"]
-    browser = subprocess.Popen([chromium, *flags, f"http://127.0.0.1:{server.server_port}/index.html"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        return said.get(timeout=90)
-    finally:
-        browser.terminate()
-        browser.wait(timeout=30)
-        server.shutdown()
-        server.server_close()
+        wanted = session.run(feeds)["probabilities"]
+    assert np.abs(got.reshape(wanted.shape) - wanted).max() < BOUND

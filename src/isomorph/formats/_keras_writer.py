@@ -65,7 +65,8 @@ class Written:
             start = len(node.inputs) - len(names)
             variables: dict[str, Any] = {name: node.inputs[start + place] for place, name in enumerate(names)}
             name = own or self.unique(node.name or data["class_name"])
-            layer = Layer(data["class_name"], name, {"name": name, **self.settings(data["config"])}, data["kind"])
+            config, variables = fitted_gates(data["class_name"], data["config"], variables, generation)
+            layer = Layer(data["class_name"], name, {"name": name, **self.settings(config)}, data["kind"])
             self.steps[node] = Step(node, name, layer, call, variables)
         self.order = self.arranged()
         self.check()
@@ -159,6 +160,37 @@ class Written:
     def only_layers(self) -> bool:
         """Whether Keras 2 has everything in it: layers, called with tensors."""
         return all(step.layer.kind == "keras" and not any(value.const_value is not None for value in step.tensors) for step in self.steps.values())
+
+
+# ---- hard_sigmoid, whose slope is 0.2 in Keras 2 and 1/6 in Keras 3
+
+SLOPES = {"hard_sigmoid_2": 0.2, "hard_sigmoid_3": 1 / 6}
+GATES = {"LSTM": (4, (0, 1, 3)), "GRU": (3, (0, 1))}          # gates in a row of variables, and those that the recurrent activation is applied to
+
+
+def fitted_gates(kind: str, config: dict[str, Any], variables: dict[str, Any], generation: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A recurrent layer whose gates have the other slope: with this generation's, over weights that are larger by the quotient, which gives the same."""
+    name, own = config.get("recurrent_activation"), f"hard_sigmoid_{generation}"
+    if kind not in GATES or name not in SLOPES or name == own:
+        return config, variables
+    count, gates = GATES[kind]
+    factor = SLOPES[name] / SLOPES[own]
+    return {**config, "recurrent_activation": own}, {key: _scaled(value, count, gates, factor) for key, value in variables.items()}
+
+
+def _scaled(value: ir.Value, count: int, gates: tuple[int, ...], factor: float) -> ir.Value:
+    """A variable with the columns of some gates times a factor, when it is written."""
+    import onnx_ir as ir
+
+    from isomorph.tensors import lazily
+
+    def columns(array: Any) -> Any:
+        import numpy as np
+        factors = np.ones(count, array.dtype)
+        factors[list(gates)] = factor
+        return array * np.repeat(factors, array.shape[-1] // count)
+    tensor = lazily(columns, value.const_value, name=value.name)
+    return ir.Value(name=value.name, const_value=tensor, shape=value.shape, type=value.type)
 
 
 def _described(node: ir.Node) -> tuple[dict[str, Any], dict[str, Any], list[str]]:

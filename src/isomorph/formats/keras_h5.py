@@ -86,6 +86,9 @@ def write(model: Model, path: str | os.PathLike, *, force: bool = False, progres
     written = writer.Written(model)
     name = re.sub(r"\W+", "_", model.graph.name or "") or "model"
     findings = list(model.findings)
+    for step in written.steps.values():
+        if "hard_sigmoid" in step.layer.config.values():
+            findings.append(Finding("keras.generation", Severity.MEDIUM, step.name, "its hard_sigmoid is the one of Keras 3; Keras 2 has another slope"))
     if written.only_layers:
         config, version = writer.config_2(written, name), writer.LEGACY
     else:

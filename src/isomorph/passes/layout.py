@@ -637,8 +637,7 @@ def _rename_free(node: ir.Node, index: int, moves: Callable[[int], Perm], state:
         axis = int(layer.attributes.get_int("transB", layer.op_type == "FullyConnected"))  # of the inputs in the weight
 
         def reorder(array: np.ndarray) -> np.ndarray:
-            rows = array if axis else array.T
-            return _reordered(rows, sizes, perm) if axis else _reordered(rows, sizes, perm).T
+            return _reordered(array, sizes, perm, axis)
 
         layer.replace_input_with(1, state.constant(lazily(reorder, weight.const_value), weight, None))
     elif node.op_type in REDUCTIONS and len(node.inputs) > 1 and node.inputs[1] is not None:
@@ -654,10 +653,12 @@ def _rename_free(node: ir.Node, index: int, moves: Callable[[int], Perm], state:
         state.first[y] = fresh.outputs[0]
 
 
-def _reordered(rows: np.ndarray, logical: list[int], perm: Perm) -> np.ndarray:
-    """[outputs, C * ...] -> the same with the columns in the order of the moved layout."""
+def _reordered(array: np.ndarray, logical: list[int], perm: Perm, axis: int) -> np.ndarray:
+    """[outputs, C * ...] (axis 1) or [C * ..., outputs] (axis 0) with the inputs in the order of the moved layout, in one copy."""
     inner = [i - 1 for i in perm[1:]]
-    return np.ascontiguousarray(rows.reshape(-1, *logical).transpose(0, *(i + 1 for i in inner)).reshape(rows.shape))
+    if axis:
+        return array.reshape(-1, *logical).transpose(0, *(i + 1 for i in inner)).reshape(array.shape)
+    return array.reshape(*logical, -1).transpose(*inner, len(logical)).reshape(array.shape)
 
 
 def _sweep(graph: ir.Graph) -> None:

@@ -189,11 +189,14 @@ class Limit:
 
 
 def _limits(graph: onnx_ir.Graph) -> dict[str, Limit]:
-    """For whole-number inputs: the length of what they index, or a constant that they are compared with. For the share of a Dropout: that nothing is dropped,
-    because what is dropped is random."""
+    """The length of what an input indexes, which Keras takes as floats at times, or else for whole numbers a constant that they are compared with. For the
+    share of a Dropout: that nothing is dropped, because what is dropped is random."""
     limits = {}
     for value in graph.inputs:
-        limit = None if value.dtype is None else _followed(value) if value.dtype.is_integer() else _undropped(value)
+        whole = value.dtype is not None and value.dtype.is_integer()
+        limit = _followed(value) if value.dtype is not None else None
+        if not whole and (limit is None or not limit.below):
+            limit = _undropped(value)
         if limit is not None:
             limits[value.name or ""] = limit
     return limits
@@ -210,12 +213,12 @@ def _undropped(value: onnx_ir.Value) -> Limit | None:
 
 
 def _followed(value: onnx_ir.Value) -> Limit | None:
-    queue, seen, below = [value], {id(value)}, 0
+    queue, seen, below, equal = [value], {id(value)}, 0, None
     while queue:
         current = queue.pop()
         for node, place in current.uses():
             if node.op_type == "Equal" and (constant := _constant(node.inputs[1 - place])) is not None and constant.size:
-                return Limit(value=int(constant.reshape(-1)[0]))
+                equal = Limit(value=int(constant.reshape(-1)[0]))
             data = node.inputs[0]
             if INDEXING.get(node.op_type) == place and data is not None and data.shape is not None:
                 axis = node.attributes.get_int("axis", 0)
@@ -225,7 +228,7 @@ def _followed(value: onnx_ir.Value) -> Limit | None:
                 fresh = [output for output in node.outputs if id(output) not in seen]
                 seen.update(id(output) for output in fresh)
                 queue += fresh
-    return Limit(below=below) if below else None
+    return Limit(below=below) if below else equal
 
 
 def _constant(value: onnx_ir.Value | None) -> np.ndarray | None:
@@ -252,7 +255,7 @@ def _array(port: Port, item: Given | None, shape: tuple[int, ...], random: np.ra
     if dtype.kind in "iu" or "int" in dtype.name:
         return _whole(dtype, shape, random, limit)
     if limit is not None:
-        return np.full(shape, limit.value, dtype)
+        return random.integers(0, limit.below, shape).astype(dtype) if limit.below else np.full(shape, limit.value, dtype)
     if dtype.kind == "c":
         return (random.standard_normal(shape) + 1j * random.standard_normal(shape)).astype(dtype)
     return random.standard_normal(shape, np.float32).astype(dtype)

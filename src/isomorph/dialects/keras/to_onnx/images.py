@@ -77,14 +77,14 @@ def enlarged(op: Op, x: Value, factors: list[int], **asked: Any) -> Value:
     return y
 
 
-def _framed(op: Op, x: Value, data_format: str | None) -> tuple[Value, bool]:
+def framed(op: Op, x: Value, data_format: str | None) -> tuple[Value, bool]:
     """Channels-first with a batch axis, and whether there was none."""
     alone = op.rank(x) == 3
     y = op.Unsqueeze(x, op.const([0])) if alone else x
     return op.first(y, data_format), alone
 
 
-def _unframed(op: Op, y: Value, alone: bool, data_format: str | None) -> Value:
+def unframed(op: Op, y: Value, alone: bool, data_format: str | None) -> Value:
     y = op.last(y, data_format)
     return op.Squeeze(y, op.const([0])) if alone else y
 
@@ -95,15 +95,13 @@ def resizing(op: Op, x: Value, *, height: int, width: int, interpolation: str = 
              **rest: Any) -> Value:
     if antialias:
         return op.reject("antialiasing has no equivalent")
-    given = x.dtype
-    y, alone = _framed(op, op.cast(x, op.compute), data_format)
+    y, alone = framed(op, op.cast(x, op.compute), data_format)
     if crop_to_aspect_ratio or pad_to_aspect_ratio:
         sizes = op.sizes(y)[2:]
         if not all(isinstance(size, int) for size in sizes):
             return op.reject("keeping the aspect ratio needs a known size of its input")
         y = _cropped(op, y, height, width) if crop_to_aspect_ratio else _boxed(op, y, height, width, fill_value)
-    del given
-    return _unframed(op, resized(op, y, height, width, interpolation), alone, data_format)
+    return unframed(op, resized(op, y, height, width, interpolation), alone, data_format)
 
 
 def _cropped(op: Op, x: Value, height: int, width: int) -> Value:
@@ -135,7 +133,7 @@ def random_crop(op: Op, x: Value, *, height: int, width: int, data_format: str |
 @layer("CenterCrop")
 def center_crop(op: Op, x: Value, *, height: int, width: int, data_format: str | None = None, **rest: Any) -> Value:
     """The middle of a larger picture; a smaller one is cropped to the aspect ratio and resized."""
-    y, alone = _framed(op, op.cast(x, op.compute), data_format)
+    y, alone = framed(op, op.cast(x, op.compute), data_format)
     sizes = op.sizes(y)[2:]
     if not all(isinstance(size, int) for size in sizes):
         return op.reject("it needs a known size of its input")
@@ -145,7 +143,7 @@ def center_crop(op: Op, x: Value, *, height: int, width: int, data_format: str |
         y = op.Slice(y, op.const([top, left]), op.const([top + height, left + width]), op.const([2, 3]))
     else:
         y = resized(op, _cropped(op, y, height, width), height, width, "bilinear")
-    return _unframed(op, y, alone, data_format)
+    return unframed(op, y, alone, data_format)
 
 
 @layer("Rescaling")

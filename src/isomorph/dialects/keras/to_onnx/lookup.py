@@ -150,8 +150,8 @@ def text_vectorization(op: Op, x: Value, *, vocabulary: Any = None, max_tokens: 
                        idf_weights: Any = None,
                        sparse: bool = False, ragged: bool = False, encoding: Any = None, vocabulary_size: Any = None) -> Value:
     """Words in lower case without punctuation, split at blanks, looked up, padded with zeros or counted."""
-    if ngrams is not None or ragged or split not in ("whitespace", None) or not isinstance(standardize, (str, type(None))):
-        return op.reject("of n-grams, ragged results, single letters and functions of its author there is no mapping")
+    if ragged or split not in ("whitespace", None) or not isinstance(standardize, (str, type(None))):
+        return op.reject("of ragged results, single letters and functions of its author there is no mapping")
     words = _words(op, vocabulary)
     words = words[2:] if words[:2] == ["", "[UNK]"] else words[1:] if words[:1] == ["[UNK]"] else words
     flat = op.Squeeze(x, op.const([-1])) if op.rank(x) == 2 else x
@@ -163,6 +163,8 @@ def text_vectorization(op: Op, x: Value, *, vocabulary: Any = None, max_tokens: 
         parts, _ = op.StringSplit(text, _outputs=2)
         parts.shape = ir.Shape([op.sizes(flat)[0], None])
     whole = output_mode == "int"
+    if ngrams is not None:
+        parts = _grams(op, parts, list(range(1, ngrams + 1)) if isinstance(ngrams, int) else [int(width) for width in ngrams], whole)
     table = Table(op, words, "" if whole else None, 1, "[UNK]")
     index = table(parts)
     if not whole:
@@ -177,6 +179,33 @@ def text_vectorization(op: Op, x: Value, *, vocabulary: Any = None, max_tokens: 
             return op.Mul(total, op.const(np.pad(full, (0, max(0, depth - len(full))))))
         return counted(op, op.Min(total, op.scalar(1, total)) if output_mode == "multi_hot" else total)
     return _length(op, index, output_sequence_length)
+
+
+def _grams(op: Op, parts: Value, widths: list[int], in_order: bool) -> Value:
+    """Rows of words that stand beside each other, those of each width behind those of the one before; what a row lacks is empty and, `in_order`, at its end."""
+    rows, empty = op.sizes(parts)[0], op.const(np.asarray("", object))
+    found = []
+    for width in widths:
+        filling = op.Expand(empty, op.Concat(op.Shape(parts, start=0, end=1), op.const([width - 1]), axis=0))
+        longer = op.Concat(parts, filling, axis=1)
+        ends = [index - (width - 1) or np.iinfo(np.int64).max for index in range(width)]
+        shifted = [op.Slice(longer, op.const([index]), op.const([end]), op.const([1])) for index, end in enumerate(ends)]
+        joined = shifted[0]
+        for each in shifted[1:]:
+            joined = op.StringConcat(op.StringConcat(joined, op.const(np.asarray(" ", object))), each)
+        found.append(op.Where(op.Equal(shifted[-1], empty), empty, joined))
+    every = op.Concat(*found, axis=1)
+    every.dtype, every.shape = ir.DataType.STRING, ir.Shape([rows, None])
+    if not in_order:
+        return every
+    missing = op.cast(op.Equal(every, empty), ir.DataType.INT64)
+    count = op.Shape(every, start=1, end=2)
+    place = op.Range(op.const(np.asarray(0)), op.Squeeze(count, op.const([0])), op.const(np.asarray(1)))
+    _, order = op.TopK(op.Add(op.Mul(missing, count), place), count, axis=1, largest=0, _outputs=2)
+    longest = op.ReduceMax(op.ReduceSum(op.Sub(op.const(np.asarray(1)), missing), op.const([1]), keepdims=0), op.const([0]), keepdims=1)
+    ordered = op.Slice(op.GatherElements(every, order, axis=1), op.const([0]), longest, op.const([1]))
+    ordered.dtype, ordered.shape = ir.DataType.STRING, ir.Shape([rows, None])
+    return ordered
 
 
 def _standardized(op: Op, text: Value, how: Any) -> Value:

@@ -451,11 +451,6 @@ def rfft(op: Op, x: Value, *, fft_length: Any = None) -> list[Value]:
     return [op.Gather(both, op.const(np.asarray(part)), axis=-1) for part in (0, 1)]
 
 
-@ops("Inv", "Cholesky", "Solve", "Qr", "SVD", "Eigh", "Eig", "LuFactor", "SolveTriangular", "Lstsq", "Pinv", "MatrixRank", "CholeskyInverse")
-def linear_algebra(op: Op, *xs: Any, **settings: Any) -> Value:
-    return op.reject("ONNX has no linear algebra of this kind")
-
-
 # ---- reductions that ONNX has not
 
 @ops("Var", "Std", "Nanvar", "Nanstd")
@@ -524,17 +519,29 @@ def quantile(op: Op, x: Value, q: Any, *, axis: Any = None, method: str = "linea
     rank = op.rank(x)
     flat, place = (op.Reshape(x, op.const([-1])), 0) if axis is None else (x, int(axis) % rank if not isinstance(axis, list) else op.reject("several axes"))
     size = op.sizes(flat)[place]
-    if not isinstance(size, int):
-        return op.reject("the size of its axis is not known")
-    ordered, _ = op.TopK(flat, op.const([size]), axis=place, largest=0, _outputs=2)
-    at = q * (size - 1)
-    low = int(np.floor(at))
-    high = min(low + 1, size - 1)
-    one, two = (op.Gather(ordered, op.const(np.asarray(index)), axis=place) for index in (low, high))
-    y = op.Add(one, op.Mul(op.Sub(two, one), op.scalar(at - low, x)))
+    ordered, _ = op.TopK(flat, op.size_of(flat, place), axis=place, largest=0, _outputs=2)
+    if isinstance(size, int):
+        at = q * (size - 1)
+        low = int(np.floor(at))
+        places: tuple[Value, ...] = (op.const(np.asarray(low)), op.const(np.asarray(min(low + 1, size - 1))))
+        share = op.scalar(at - low, x)
+    else:
+        low_, high_, share = _between(op, flat, place, q)
+        places = (low_, high_)
+    one, two = (op.Gather(ordered, index, axis=place) for index in places)
+    y = op.Add(one, op.Mul(op.Sub(two, one), share))
     if not keepdims:
         return y
     return op.Reshape(y, op.const([1] * rank)) if axis is None else op.Unsqueeze(y, op.const([place]))
+
+
+def _between(op: Op, x: Value, axis: int, q: float) -> tuple[Value, Value, Value]:
+    """The places on both sides of a quantile of as many elements as there are, and how far between them it lies."""
+    last = op.Sub(op.Squeeze(op.Shape(x, start=axis, end=axis + 1), op.const([0])), op.const(np.asarray(1)))
+    at = op.Mul(op.cast(last, ir.DataType.DOUBLE), op.const(np.asarray(q, np.float64)))
+    low = op.Floor(at)
+    index = op.cast(low, ir.DataType.INT64)
+    return index, op.Min(op.Add(index, op.const(np.asarray(1))), last), op.cast(op.Sub(at, low), x.dtype)
 
 
 @ops("Cumsum", "Nancumsum")

@@ -4,6 +4,7 @@ from __future__ import annotations
 from isomorph.dialects.keras.lowering import KerasRewrite
 from isomorph.dialects.keras.to_onnx import (  # noqa: F401    their rules stand in the same table
     activations,
+    algebra,
     attention,
     convolution,
     core,

@@ -321,6 +321,14 @@ def take_along_axis(op: Op, x: Value, indices: Any, *, axis: Any = None) -> Valu
     return op.GatherElements(x, op.Expand(index, shape), axis=place)
 
 
+@ops("Nonzero")
+def nonzero(op: Op, x: Value) -> list[Value]:
+    """The places of what is not zero, a vector for each axis."""
+    rank = op.rank(x)
+    found = op.cast(op.NonZero(x), ir.DataType.INT32)
+    return [op.Gather(found, op.const(np.asarray(axis)), axis=0) for axis in range(rank)]
+
+
 @ops("OneHot")
 def one_hot(op: Op, x: Value, *, num_classes: int, axis: int = -1, dtype: Any = None, sparse: bool = False) -> Value:
     """Indices outside give zeros, not, as in ONNX, the element counted from behind."""
