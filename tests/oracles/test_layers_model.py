@@ -71,7 +71,8 @@ def published(name: str) -> Path:
 
 
 @pytest.mark.parametrize("to", TARGETS)
-@pytest.mark.parametrize("name", ["embedding_and_gru", "esrgan_slim_x2", *(pytest.param(f"esrgan_slim_x{factor}", marks=pytest.mark.slow) for factor in (3, 4, 8))])
+@pytest.mark.parametrize("name", ["embedding_and_gru", "esrgan_slim_x2",
+                                  *(pytest.param(f"esrgan_slim_x{factor}", marks=pytest.mark.slow) for factor in (3, 4, 8))])
 def test_published_models(name: str, to: str, tmp_path: Path) -> None:
     """TensorFlow.js in Node runs the source, and each result runs in the runtime that its format is made for."""
     environments.use("tfjs")

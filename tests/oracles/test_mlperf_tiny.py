@@ -55,7 +55,8 @@ def test_the_autoencoder_is_what_keras_computes(tmp_path: Path) -> None:
 
 
 def test_the_published_autoencoder_lost_its_biases(tmp_path: Path) -> None:
-    """Its .tflite differs from Keras by more than a hundredth: the biases of the layers with a normalisation behind them are missing. Without them ours is it."""
+    """Its .tflite differs from Keras by more than a hundredth, because the biases of layers with a normalisation behind them are missing. Without them ours is
+    the same."""
     assert SHARED is not None
     published = results(SHARED / "mlperf-tiny/ad01_fp32.tflite", SPECTRA)
     isomorph.convert(SHARED / "mlperf-tiny/ad01.h5", tmp_path / "whole.tflite", verify=False)
