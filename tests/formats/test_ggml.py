@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ggml_files
 import numpy as np
+import onnxruntime
 import pytest
 from ggml_files import F16, F32, Q4_0, Q4_1, Q4_2, Q4_3, Q4_K, Q5_0, Q5_1, Q8_0, file
 
@@ -169,6 +170,23 @@ def rwkv_logits(checkpoint: isomorph.Checkpoint, tokens: bytes) -> np.ndarray:
             inner = np.maximum(w[name + "key.weight"] @ mixed["k"], 0) ** 2
             x = x + sigmoid(w[name + "receptance.weight"] @ mixed["r"]) * (w[name + "value.weight"] @ inner)
     return w["head.weight"] @ norm(x, "ln_out")
+
+
+@pytest.mark.parametrize(("name", "greatest"), [("FP32", 1e-5), ("Q5_0", 0.2)])
+def test_a_real_network_becomes_a_graph_with_the_published_logits(name, greatest, tmp_path):
+    """In ONNX Runtime, in one piece and in three whose states are carried on."""
+    report = isomorph.convert(RWKV / f"tiny-rwkv-4v0-660K-{name}.bin", tmp_path / "x.onnx")
+    assert report.facts["verified"] == "re-read"
+    want = np.frombuffer((RWKV / "expected-logits-4v0-660K.bin").read_bytes(), np.float32)
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx")
+    names = [value.name for value in session.get_outputs()]
+    first = {value.name: np.zeros([1, *value.shape[1:]], np.float32) for value in session.get_inputs() if value.name.startswith("past")}
+    for pieces in ([b'"in'], [b'"', b"i", b"n"]):
+        states = first
+        for piece in pieces:
+            found = dict(zip(names, session.run(None, states | {"input_ids": np.array([list(piece)])}), strict=True))
+            states = {state.replace("present", "past_key_values"): value for state, value in found.items() if state != "logits"}
+        assert np.abs(found["logits"][0, -1] - want).max() < greatest
 
 
 @pytest.mark.parametrize(("name", "greatest"), [("FP32", 1e-5), ("Q5_0", 0.2)])

@@ -44,6 +44,10 @@ CONFIGS = {
         "short_factor": [1.0 + place / 10 for place in range(8)]}}),
     "dynamic": ("Llama", {"max_position_embeddings": 8, "rope_parameters": {"rope_type": "dynamic", "rope_theta": 5000.0, "factor": 4.0}}),
 }
+STATES = {
+    "mamba": ("Mamba", {"vocab_size": 97, "hidden_size": 64, "num_hidden_layers": 3, "state_size": 8}),
+    "rwkv": ("Rwkv", {"vocab_size": 97, "hidden_size": 64, "num_hidden_layers": 3, "attention_hidden_size": 64, "context_length": 64}),
+}
 ENCODERS = {"bert": ("Bert", {"type_vocab_size": 2}), "nomic-bert": ("NomicBert", {"type_vocab_size": 2})}
 
 
@@ -86,6 +90,19 @@ def encode(folder: Path, family: str) -> None:
     np.savez(folder / family / "expected.npz", **{name: array.numpy() for name, array in arrays.items()}, **pooled)
 
 
+def remember(folder: Path, family: str) -> None:
+    """As `make`, for a network that keeps states: its logits for two texts of the same length."""
+    name, more = STATES[family]
+    torch.manual_seed(7)
+    model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**more)).eval()
+    _shaken(model)
+    model.train().save_pretrained(folder / family)              # RWKV divides its weights in place for inference
+    ids = torch.randint(3, 97, (2, 12))
+    with torch.no_grad():
+        logits = model.eval()(input_ids=ids).logits
+    np.savez(folder / family / "expected.npz", ids=ids.numpy(), mask=np.ones((2, 12), np.int64), logits=logits.numpy())
+
+
 def _shaken(model: torch.nn.Module) -> None:
     """Norms of ones and biases of zeros would hide what is left out."""
     with torch.no_grad():
@@ -97,7 +114,7 @@ def load(expected: Path, folder: Path) -> None:
     """Prints the greatest difference of what the model in a folder computes, and what transformers missed or found too much there."""
     wanted = np.load(expected)
     inputs = {"input_ids": wanted["ids"], "attention_mask": wanted["mask"]}
-    inputs |= {"token_type_ids": wanted["types"]} if "types" in wanted else {"position_ids": wanted["positions"]}
+    inputs |= {name: wanted[short] for name, short in (("token_type_ids", "types"), ("position_ids", "positions")) if short in wanted}
     made = transformers.AutoModel if "types" in wanted else transformers.AutoModelForCausalLM
     model, missed = made.from_pretrained(folder, output_loading_info=True, attn_implementation="eager")
     with torch.no_grad():
@@ -112,5 +129,5 @@ if __name__ == "__main__":
         for each in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
             load(*map(Path, each))
     else:
-        for each in sys.argv[3:] or (*CONFIGS, *ENCODERS):
-            (make if each in CONFIGS else encode)(Path(sys.argv[2]), each)
+        for each in sys.argv[3:] or (*CONFIGS, *ENCODERS, *STATES):
+            (make if each in CONFIGS else encode if each in ENCODERS else remember)(Path(sys.argv[2]), each)

@@ -3,11 +3,13 @@
     python llama_cpp_child.py logits FILE.gguf EXPECTED.npz OUT.npz ...        logits of every row of ids, without its padding
     python llama_cpp_child.py embed FILE.gguf EXPECTED.npz OUT.npz ...         what stands behind the last layer of every token
     python llama_cpp_child.py greedy FILE.gguf COUNT PROMPT ...                the best tokens that follow each prompt, a line each
-    python llama_cpp_child.py perplexity FILE.gguf TEXT                        of a text in one context
+    python llama_cpp_child.py tokens FILE.gguf TEXTS.json                      of each text, a line each
 """
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import llama_cpp
 import numpy as np
@@ -47,6 +49,13 @@ def embed(path: str, expected: str, out: str) -> None:
     np.savez(out, *found)
 
 
+def tokens(path: str, texts: str) -> None:
+    """One line of numbers a text; the texts are a JSON list in a file."""
+    model = llama_cpp.Llama(path, vocab_only=True, verbose=False)
+    for text in json.loads(Path(texts).read_text()):
+        print(*model.tokenize(text.encode(), add_bos=False, special=False))
+
+
 def greedy(path: str, count: str, *prompts: str) -> None:
     model = llama_cpp.Llama(path, n_ctx=512, verbose=False, n_threads=1, logits_all=True)
     for prompt in prompts:
@@ -61,6 +70,6 @@ def greedy(path: str, count: str, *prompts: str) -> None:
 
 
 if __name__ == "__main__":
-    verb, arguments = {"logits": logits, "embed": embed, "greedy": greedy}[sys.argv[1]], sys.argv[2:]
-    for group in [arguments] if verb is greedy else zip(arguments[::3], arguments[1::3], arguments[2::3], strict=True):
+    verb, arguments = {"logits": logits, "embed": embed, "greedy": greedy, "tokens": tokens}[sys.argv[1]], sys.argv[2:]
+    for group in [arguments] if verb in (greedy, tokens) else zip(arguments[::3], arguments[1::3], arguments[2::3], strict=True):
         verb(*group)

@@ -31,6 +31,7 @@ FAMILIES = ("llama", "llama_tied", "mistral", "qwen2", "qwen3", "smollm3", "phi3
             "starcoder2", "starcoder2_wide", "phi2", "gpt2", "mixtral", "qwen2moe", "gptneox", "gptneox_serial", "falcon", "falcon_40b")
 SCALED = ("linear", "llama3", "yarn", "yarn_weighed", "longrope", "longrope_long", "dynamic")           # positions beyond what was trained
 READERS = ("bert", "nomic-bert")                                                                        # of whole texts
+REMEMBERING = ("mamba", "rwkv")                                                                         # states of a fixed size
 SAME = {"mistral": "llama", "mixtral": "llama"}                                                         # in GGUF
 ROWS, COLUMNS = 24, 512
 
@@ -39,7 +40,7 @@ ROWS, COLUMNS = 24, 512
 def made(tmp_path_factory):
     """A folder with a small model of each family, and what transformers computes with it."""
     folder = tmp_path_factory.mktemp("models")
-    command = [environments.python("torch"), "-W", "ignore", CHILD, "make", folder, *FAMILIES, *SCALED, *READERS]
+    command = [environments.python("torch"), "-W", "ignore", CHILD, "make", folder, *FAMILIES, *SCALED, *READERS, *REMEMBERING]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder
@@ -80,6 +81,22 @@ def test_logits_equal_transformers(family, made, tmp_path):
         assert np.abs(logits - expected["logits"])[kept].max() <= 1e-5 * np.abs(expected["logits"]).max()
 
 
+@pytest.mark.parametrize("family", REMEMBERING)
+def test_logits_of_networks_that_keep_states_equal_transformers(family, made, tmp_path):
+    source, expected = made / family / "model.safetensors", np.load(made / family / "expected.npz")
+    isomorph.convert(source, tmp_path / "model.gguf", names="gguf")
+    for place, path in enumerate((source, tmp_path / "model.gguf")):
+        assert isomorph.convert(path, tmp_path / f"{place}.onnx", timeout=120).facts["verified"] == "re-read"
+        session = onnxruntime.InferenceSession(tmp_path / f"{place}.onnx")
+        names, pieces = [value.name for value in session.get_outputs()], []
+        states = {value.name: np.zeros([2, *value.shape[1:]], np.float32) for value in session.get_inputs() if value.name.startswith("past")}
+        for start, stop in ((0, 7), (7, 8), (8, 12)):
+            found = dict(zip(names, session.run(None, states | {"input_ids": expected["ids"][:, start:stop]}), strict=True))
+            pieces.append(found.pop("logits"))
+            states = {name.replace("present", "past_key_values"): value for name, value in found.items()}
+        assert np.abs(np.concatenate(pieces, axis=1) - expected["logits"]).max() <= 1e-5 * np.abs(expected["logits"]).max()
+
+
 @pytest.mark.parametrize("family", READERS)
 def test_what_stands_behind_the_last_layer_equals_transformers(family, made, tmp_path):
     source, expected = made / family / "model.safetensors", np.load(made / family / "expected.npz")
@@ -96,7 +113,7 @@ def test_what_stands_behind_the_last_layer_equals_transformers(family, made, tmp
 
 def test_transformers_loads_the_folders_that_files_become(made, tmp_path):
     """Every family, in one process: no weight missed, none too many, the same results to the last bit."""
-    names = [*FAMILIES, *SCALED, *READERS]
+    names = [*FAMILIES, *SCALED, *READERS, *REMEMBERING]
     command = [str(environments.python("torch")), "-W", "ignore", str(CHILD), "load"]
     for family in names:
         isomorph.convert(made / family / "model.safetensors", tmp_path / f"{family}.gguf", names="gguf")
@@ -116,7 +133,7 @@ def test_transformers_loads_the_folders_that_files_become(made, tmp_path):
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
 def test_weights_come_back_byte_for_byte(dtype, made, tmp_path):
     """Random weights of transformers, as float32, float16 and bfloat16, to GGUF and back."""
-    for family in (*FAMILIES, *SCALED, *READERS):
+    for family in (*FAMILIES, *SCALED, *READERS, *REMEMBERING):
         folder, back = tmp_path / family, tmp_path / family / "back.safetensors"
         folder.mkdir()
         (folder / "config.json").write_text((made / family / "config.json").read_text())

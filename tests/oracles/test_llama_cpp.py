@@ -4,6 +4,7 @@ llama-cpp-python has no wheel and takes a quarter of an hour to build, so these 
 """
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -11,19 +12,25 @@ from pathlib import Path
 import environments
 import numpy as np
 import pytest
-from test_language_models import CHILD, FAMILIES, READERS, SCALED
+from test_language_models import CHILD, FAMILIES, READERS, REMEMBERING, SCALED
+from test_tokenizers import BETWEEN, VOCABULARIES
 from zoo import zoo
 
 import isomorph
+from isomorph.architectures import vocabulary
+from isomorph.architectures.tokenizer import tokenizer
+from isomorph.artifact import Artifact
+from isomorph.formats import gguf
 from isomorph.generation import Generation
+from isomorph.model import Checkpoint
 
 LLAMA = os.environ.get("ISOMORPH_PYTHON_LLAMA", "")
 JUDGE = Path(__file__).with_name("llama_cpp_child.py")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not LLAMA, reason="no interpreter with llama-cpp-python is named by ISOMORPH_PYTHON_LLAMA")]
 
 # What llama.cpp does not compute as transformers does: it sees past the windows of phi3 and starcoder2, scales the attention of gemma3 by the size of a head
-# whatever the model says, knows no dynamic scaling, and takes the long factors of LongRoPE for every text once its context is long.
-OTHERWISE = {"phi3", "starcoder2", "gemma3", "dynamic", "longrope"}
+# whatever the model says, knows no dynamic scaling, takes the long factors of LongRoPE for every text once its context is long, and has no RWKV 4.
+OTHERWISE = {"phi3", "starcoder2", "gemma3", "dynamic", "longrope", "rwkv"}
 CERTAIN = ("The three laws of motion say that", "2, 4, 6, 8,", "List the days of the week:", "The alphabet: A, B, C, D,", "Water boils at")
 PROMPTS = ("What is the capital of France?", "The three laws of motion say that", "def fibonacci(n):", "Once upon a time, there was a fox who", "2, 4, 6, 8,")
 
@@ -37,7 +44,7 @@ def judge(verb: str, *arguments: object) -> str:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    command = [environments.python("torch"), "-W", "ignore", CHILD, "make", folder, *FAMILIES, *SCALED, *READERS]
+    command = [environments.python("torch"), "-W", "ignore", CHILD, "make", folder, *FAMILIES, *SCALED, *READERS, *REMEMBERING]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder
@@ -45,7 +52,7 @@ def made(tmp_path_factory):
 
 def test_logits_are_those_of_transformers(made, tmp_path):
     """Every family as float32, all rows of both texts: at most 1e-3 apart (llama.cpp looks its gelu up in a table of halves)."""
-    families = [family for family in (*FAMILIES, *SCALED) if family not in OTHERWISE]
+    families = [family for family in (*FAMILIES, *SCALED, *REMEMBERING) if family not in OTHERWISE]
     asked: list[Path] = []
     for family in families:
         isomorph.convert(made / family / "model.safetensors", tmp_path / f"{family}.gguf", names="gguf")
@@ -68,6 +75,22 @@ def apart(made: Path, folder: Path, family: str, what: str) -> float:
     expected, found = np.load(made / family / "expected.npz"), np.load(folder / f"{family}.npz")
     masks = expected["mask"].astype(bool)
     return max(float(np.abs(found[f"arr_{place}"] - expected[what][place][mask]).max()) for place, mask in enumerate(masks))
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_llama_cpp_reads_the_keys_that_a_tokenizer_becomes(name, tmp_path):
+    """Each published vocabulary as tokenizer.json and back: the file that llama.cpp reads has nothing of the published one but the sizes of its network."""
+    metadata = gguf.read(Artifact.open(zoo(name))).metadata
+    made, _ = tokenizer(metadata)
+    keys, _ = vocabulary.keys(json.loads(made.to_str()), {})
+    others = {key: value for key, value in metadata.items() if not key.startswith("tokenizer.")}
+    gguf.write(Checkpoint({}, others | keys), tmp_path / "words.gguf")
+    texts = Path(f"{zoo(name)}.inp").read_bytes().decode().split(BETWEEN)
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    found = judge("tokens", tmp_path / "words.gguf", tmp_path / "texts.json").split("\n")
+    wanted = Path(f"{zoo(name)}.out").read_text().split("\n")
+    for text, have, want in zip(texts, found, wanted, strict=False):
+        assert have.split() == want.split(), text
 
 
 def test_the_first_tokens_of_a_published_model_are_the_same(tmp_path):

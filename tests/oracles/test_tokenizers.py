@@ -1,6 +1,7 @@
 """Tokenizers rebuilt from GGUF: the published vocabularies with their texts and tokens, and how text comes out of a model."""
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,10 @@ import pytest
 from zoo import catalogue, zoo
 
 from isomorph import architectures
+from isomorph.architectures import vocabulary
 from isomorph.architectures.tokenizer import cuts, tokenizer
 from isomorph.artifact import Artifact
-from isomorph.errors import Missing, TimedOut, Unsupported
+from isomorph.errors import Damaged, Missing, TimedOut, Unsupported
 from isomorph.formats import gguf, safetensors
 from isomorph.generation import Generation, rendered
 from isomorph.model import Checkpoint
@@ -31,6 +33,44 @@ def test_tokens_are_those_that_were_published(name):
     assert len(texts) >= 40
     for text, line in zip(texts, lines, strict=False):
         assert made.encode(text, add_special_tokens=False).ids == [int(number) for number in line.split()], text
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_tokens_are_the_same_after_tokenizer_json_and_back(name):
+    """From the keys to tokenizer.json, from that to keys, from these to a tokenizer: the published tokens, and nothing of the published keys is used."""
+    path = zoo(name)
+    made, _ = tokenizer(gguf.read(Artifact.open(path)).metadata)
+    keys, findings = vocabulary.keys(json.loads(made.to_str()), {})
+    assert not findings
+    again, findings = tokenizer(keys)
+    assert not findings
+    lines = Path(f"{path}.out").read_text().split("\n")
+    for text, line in zip(Path(f"{path}.inp").read_bytes().decode().split(BETWEEN), lines, strict=False):
+        assert again.encode(text, add_special_tokens=False).ids == [int(number) for number in line.split()], text
+
+
+def test_a_cut_without_a_name_comes_along():
+    """No list of known tokenizers is asked, so none is unknown."""
+    made, _ = tokenizer(gguf.read(Artifact.open(zoo("smollm2"))).metadata)
+    document = json.loads(made.to_str())
+    document["pre_tokenizer"]["pretokenizers"][:-1] = [{"type": "Split", "pattern": {"Regex": "[aeiou]+|[^aeiou]+"}, "behavior": "Isolated", "invert": False}]
+    keys, findings = vocabulary.keys(document, {"eos_token": "<|im_end|>", "chat_template": "{{ x }}", "add_bos_token": False}, 49160)
+    assert [finding.code for finding in findings] == ["tokenizer.cut"]
+    assert (keys["tokenizer.ggml.pre"], keys["tokenizer.ggml.eos_token_id"], keys["tokenizer.chat_template"]) == ("default", 2, "{{ x }}")
+    assert (keys["tokenizer.ggml.tokens"][49159], keys["tokenizer.ggml.token_type"][49159], keys["tokenizer.ggml.add_bos_token"]) == ("[PAD49159]", 5, False)
+    again, _ = tokenizer(keys)
+    wanted = type(made).from_str(json.dumps(document))
+    text = "The quick brown fox, 1234 times"
+    assert again.encode(text, add_special_tokens=False).ids == wanted.encode(text, add_special_tokens=False).ids
+    assert again.encode(text, add_special_tokens=False).ids != made.encode(text, add_special_tokens=False).ids
+
+
+@pytest.mark.parametrize("document", [{}, {"model": 3}, {"model": {"type": "BPE"}}, {"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}},
+                                      {"model": {"type": "BPE", "vocab": {"a": 1 << 40}, "merges": []}}, {"model": {"type": "Frob", "vocab": {}}},
+                                      {"model": {"type": "Unigram", "vocab": [3]}}, {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [3]}}])
+def test_what_is_no_tokenizer_is_damaged(document):
+    with pytest.raises(Damaged):
+        vocabulary.keys(document, {})
 
 
 def test_text_comes_back():

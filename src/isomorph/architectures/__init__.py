@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from isomorph.architectures import changes, positions
-from isomorph.architectures._table import FAMILIES, FLAGS, GGML_LLAMA, KEYS, Family
+from isomorph.architectures._table import FAMILIES, FLAGS, GGML_LLAMA, GGML_RWKV, Family
 from isomorph.errors import Damaged, Missing, Unsupported
 from isomorph.formats.gguf import KINDS_KEY, Typed, keys_of
 from isomorph.model import Checkpoint
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from isomorph import model
     from isomorph.artifact import Artifact
 
+KEY = "tokenizer.ggml."
 SPECIAL = ("<unk>", "<s>", "</s>")
 NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6                       # tokenizer.ggml.token_type
 NO_TOKENIZER = "no_vocab"                                         # tokenizer.ggml.model of a file without one
@@ -52,7 +53,43 @@ def under_gguf_names(content: Checkpoint, artifact: Artifact, format_name: str) 
     """The weights of a file under GGUF's names. Raises `Unsupported` as `to_gguf` does, `Missing` and `Damaged` as `config_beside` does."""
     if format_name == "gguf":
         return content
-    return of_ggml(content) if format_name == "ggml" else to_gguf(content, config_beside(artifact))
+    if format_name == "ggml":
+        return of_ggml(content)
+    made = to_gguf(content, config_beside(artifact))
+    return made if KEY + "tokens" in made.metadata else _with_words(made, artifact)
+
+
+def _with_words(made: Checkpoint, artifact: Artifact) -> Checkpoint:
+    """With the keys of the tokenizer that stands beside the weights, where one does. One that is damaged is left out, and said."""
+    from isomorph.architectures import vocabulary
+    document = document_beside(artifact, "tokenizer.json")
+    if document is None:
+        return made
+    settings = document_beside(artifact, "tokenizer_config.json") or {}
+    template = _beside(artifact, "chat_template.jinja")
+    if template is not None:
+        settings = {"chat_template": bytes(template.view).decode("utf-8", "replace"), **settings}
+    table = made.get("token_embd.weight")
+    try:
+        keys, findings = vocabulary.keys(document, settings, dims_of(table)[0] if table is not None else 0)
+    except Damaged as error:
+        keys, findings = {}, [Finding("tokenizer.left-out", Severity.MEDIUM, "tokenizer.json", f"no tokenizer is written: {error.what}")]
+    return Checkpoint(made.tensors, _with(made.metadata, keys), [*made.findings, *findings])
+
+
+def _beside(artifact: Artifact, name: str) -> Artifact | None:
+    found = artifact.child(name) if artifact.is_folder else artifact.sibling(name)
+    return found if found is not None and not found.is_folder and found.size <= found.limits.json_bytes else None
+
+
+def document_beside(artifact: Artifact, name: str) -> dict[str, Any] | None:
+    """A JSON object beside the weights; None where there is none, or no JSON."""
+    found = _beside(artifact, name)
+    try:
+        document = json.loads(bytes(found.view)) if found is not None else None
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def config_beside(artifact: Artifact) -> dict[str, Any]:
@@ -117,12 +154,26 @@ def family_of_gguf(architecture: str, names: Iterable[str]) -> Family:
 
 
 def of_ggml(content: Checkpoint) -> Checkpoint:
-    """A llama of the time before GGUF under GGUF's names, with the keys that llama.cpp asks for. What its file never said is llama's default of then:
-    a context of 2,048, heads that share no keys, an epsilon of 5e-6. Raises `Unsupported` for other kinds."""
-    from isomorph.wire.gguf import Keys
+    """A llama or an RWKV 4 of the time before GGUF under GGUF's names, with the keys that a network needs. Raises `Unsupported` for other kinds."""
     facts = {name.removeprefix("ggml."): value for name, value in content.metadata.items()}
-    if facts.get("kind") != "llama":
+    build = {"llama": _llama_of_ggml, "rwkv": _rwkv_of_ggml}.get(str(facts.get("kind")))
+    if build is None:
         raise Unsupported(f"there is no table for the kind {facts.get('kind')!r} of GGML files", hint="convert it to safetensors")
+    return build(content, facts)
+
+
+def _rwkv_of_ggml(content: Checkpoint, facts: Mapping[str, Any]) -> Checkpoint:
+    from isomorph.wire.gguf import Keys
+    inner = next((dims_of(tensor)[0] for name, tensor in content.items() if name.endswith("ffn.key.weight")), 0)
+    metadata = Keys({"general.architecture": "rwkv", "rwkv.architecture_version": 4, "rwkv.embedding_length": facts["embedding"],
+                     "rwkv.block_count": facts["layers"], "rwkv.feed_forward_length": inner, "rwkv.attention.layer_norm_epsilon": 1e-5,
+                     "rwkv.attention.head_count": 0, "rwkv.vocab_size": facts["vocabulary"], "tokenizer.ggml.model": NO_TOKENIZER})
+    return Checkpoint(_renamed(content, GGML_RWKV, Model("rwkv", facts["layers"], 1, 0), forward=True), metadata, content.findings)
+
+
+def _llama_of_ggml(content: Checkpoint, facts: Mapping[str, Any]) -> Checkpoint:
+    """What the file never said is llama's default of then: a context of 2,048, heads that share no keys, an epsilon of 5e-6."""
+    from isomorph.wire.gguf import Keys
     if not facts["heads"] or facts["embedding"] % facts["heads"]:
         raise Damaged(f"{facts['embedding']} columns do not divide into {facts['heads']} heads")
     inner = next((dims_of(tensor)[0] for name, tensor in content.items() if name.endswith("feed_forward.w1.weight")), 0)
@@ -193,10 +244,10 @@ def _metadata(family: Family, config: Mapping[str, Any]) -> tuple[Any, dict[str,
     scalar, head = config.get("query_pre_attn_scalar"), config.get("head_dim")
     if isinstance(scalar, (int, float)) and scalar > 0 and scalar != head:
         keys[f"{family.name}.attention.scale"] = float(scalar) ** -0.5
-    for name, key in (*KEYS, *family.keys):
-        value = config.get(family.spelled(name), config.get(name)) if family.spelled(name) else None
+    for name, spelled, key in family.entries():
+        value = config.get(spelled, config.get(name))
         if isinstance(value, (int, float)) and (not isinstance(value, bool) or name in FLAGS):
-            keys[key.format(arch=family.name)] = float(value) if isinstance(value, float) or "epsilon" in key or "freq_base" in key else value
+            keys[key] = float(value) if isinstance(value, float) or "epsilon" in key or "freq_base" in key else value
     for key, value in {**family.constants, "tokenizer.ggml.model": NO_TOKENIZER}.items():
         keys.setdefault(key, value)
     return keys, tensors, findings

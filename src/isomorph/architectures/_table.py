@@ -5,7 +5,7 @@ under the name `_exps`. What the changes do stands in `changes`.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,13 @@ class Family:
 
     def spelled(self, name: str) -> str:
         return self.spelling.get(name, name)
+
+    def entries(self) -> Iterator[tuple[str, str, str]]:
+        """(the usual name of an entry of config.json, this family's name of it, the key of GGUF), for those that both have."""
+        for name, key in KEYS:
+            if self.spelled(name):
+                yield name, self.spelled(name), key.format(arch=self.name)
+        yield from ((name, name, key) for name, key in self.keys)
 
     def ignored(self, name: str) -> bool:
         return name.endswith(self.left_out) if self.left_out else False
@@ -302,3 +309,20 @@ GGML_LLAMA = Family("llama", "llama", (), (
     *((f"layers.{{}}.{old}.weight", f"blk.{{}}.{new}.weight", "") for old, new in (
         ("attention_norm", "attn_norm"), ("attention.wq", "attn_q"), ("attention.wk", "attn_k"), ("attention.wv", "attn_v"), ("attention.wo", "attn_output"),
         ("ffn_norm", "ffn_norm"), ("feed_forward.w1", "ffn_gate"), ("feed_forward.w2", "ffn_down"), ("feed_forward.w3", "ffn_up")))))
+
+
+def _ggml_rwkv() -> tuple[Row, ...]:
+    """rwkv.cpp keeps the author's names, and the decay as it is multiplied with."""
+    layer, block = "blocks.{}.", "blk.{}."
+    rows: list[Row] = [("emb.weight", "token_embd.weight", ""), ("head.weight", "output.weight", ""), *_both("ln_out", "output_norm"),
+                       *_both("blocks.0.ln0", "token_embd_norm"), *_both(layer + "ln1", block + "attn_norm"), *_both(layer + "ln2", block + "attn_norm_2"),
+                       (layer + "att.time_decay", block + "time_mix_decay.weight", "logarithm"),
+                       (layer + "att.time_first", block + "time_mix_first.weight", "line")]
+    for part, gguf, mixed in (("att", "time_mix", "kvr"), ("ffn", "channel_mix", "kr")):
+        rows += [(f"{layer}{part}.time_mix_{letter}", f"{block}{gguf}_lerp_{letter}.weight", "line") for letter in mixed]
+        products = ("key", "value", "receptance", *(("output",) if part == "att" else ()))
+        rows += [(f"{layer}{part}.{name}.weight", f"{block}{gguf}_{name}.weight", "") for name in products]
+    return tuple(rows)
+
+
+GGML_RWKV = Family("rwkv", "rwkv", (), _ggml_rwkv())

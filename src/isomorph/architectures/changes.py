@@ -104,7 +104,7 @@ CHANGES: dict[str, Change] = {
     "line": Change(_reshaped, _reshaped, lambda dims: dims[-1:] if dims[:-1] == (1, 1) else dims, lambda dims: (1, 1, *dims)),
     "channel": Change(_reshaped, _reshaped, lambda dims: (dims[0], *dims[2:]) if dims[1:2] == (1,) else dims, lambda dims: (dims[0], 1, *dims[1:])),
     "plus one": Change(_moved(1.0), _moved(-1.0), computes=True),
-    "decay": Change(_decay, _logarithm, computes=True),
+    "decay": Change(_decay, _logarithm, computes=True), "logarithm": Change(_logarithm, _decay, computes=True),
 }
 
 

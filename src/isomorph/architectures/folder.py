@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from isomorph.architectures import family_of_gguf, positions
-from isomorph.architectures._table import FLAGS, KEYS, Family
+from isomorph.architectures._table import FLAGS, Family
 from isomorph.architectures.layers import ENCODERS, NETWORKS
 from isomorph.errors import Missing, Unsupported
 from isomorph.model import Checkpoint
@@ -53,10 +53,10 @@ def config(content: Checkpoint, family: Family) -> dict[str, Any]:
     """config.json: the keys under the names of transformers, and what GGUF leaves to the family."""
     keys, name = content.metadata, family.name
     found: dict[str, Any] = {"architectures": [family.classes[0]], "model_type": family.model_type}
-    for ours, key in (*KEYS, *family.keys):
-        value = keys.get(key.format(arch=name))
-        if family.spelled(ours) and isinstance(value, (int, float)) and (not isinstance(value, bool) or ours in FLAGS):
-            found[family.spelled(ours)] = _short(value)
+    for ours, spelled, key in family.entries():
+        value = keys.get(key)
+        if isinstance(value, (int, float)) and (not isinstance(value, bool) or ours in FLAGS):
+            found[spelled] = _short(value)
     network = NETWORKS.get(name) or ENCODERS.get(name)
     if network is not None:
         found |= {"hidden_act": ACTIVATIONS[network.activation]} if name != "gpt2" else {"activation_function": "gelu_new"}

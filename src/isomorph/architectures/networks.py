@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from isomorph.architectures import decoder, encoder
+from isomorph.architectures import decoder, encoder, recurrent
 from isomorph.architectures.layers import ENCODERS, NETWORKS
 from isomorph.errors import Unsupported
 from isomorph.model import Checkpoint, Model
 
 Builder = Callable[..., Model]
-BUILDERS: dict[str, Builder] = dict.fromkeys(NETWORKS, decoder.graph) | dict.fromkeys(ENCODERS, encoder.graph)
+BUILDERS: dict[str, Builder] = {name: module.graph for module, names in ((decoder, NETWORKS), (encoder, ENCODERS), (recurrent, recurrent.NETWORKS))
+                                for name in names}
 
 
 def graph(content: Checkpoint, *, quantised: bool = True) -> Model:

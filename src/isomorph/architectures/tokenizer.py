@@ -4,6 +4,7 @@ A name that is not known is cut as llama.cpp's default cuts, and said; it never 
 """
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -62,18 +63,37 @@ def byte_level(tokenizers: Any, metadata: Mapping[str, Any], words: list[str], t
     """GPT-2's kind: bytes are written as letters, words are cut by expressions, and merged by rank."""
     merges = [tuple(merge.split(" ", 1)) for merge in metadata.get(KEY + "merges", [])]
     made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=_numbered(words), merges=merges, fuse_unk=False, ignore_merges=_ignores_merges(metadata)))
-    name = str(metadata.get(KEY + "pre", ""))
+    name, stated = str(metadata.get(KEY + "pre", "")), _stated(metadata)
     if name not in cuts():
         findings.append(Finding("tokenizer.cut", Severity.MEDIUM, KEY + "pre", f"how text is cut is called {name!r}, which is not known; it is cut by default"))
-    pieces = [tokenizers.pre_tokenizers.Split(tokenizers.Regex(expression), behavior="isolated") for expression in cuts().get(name, cuts()["default"])]
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([*pieces, tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(cutting(stated.get("expressions") or cuts().get(name, cuts()["default"])))
     made.decoder = tokenizers.decoders.ByteLevel()
     return made
 
 
+def cutting(expressions: Sequence[str]) -> list[Any]:
+    """The steps that cut by expressions, one after the other, and write bytes as letters. Raises `Damaged` for one that is no expression."""
+    import tokenizers
+    try:
+        pieces = [tokenizers.pre_tokenizers.Split(tokenizers.Regex(expression), behavior="isolated") for expression in expressions]
+    except Exception as error:                              # the package raises nothing narrower
+        raise Damaged(f"an expression that cuts text is none: {str(error)[:200]}") from None
+    return [*pieces, tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+
+
+def _stated(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The cut that a file of ours states because GGUF has no name for it, {} where there is none."""
+    try:
+        found = json.loads(metadata.get("isomorph.pretokenizer", "{}"))
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    texts = found.get("expressions") if isinstance(found, dict) else None
+    return found if isinstance(texts, list) and all(isinstance(text, str) for text in texts) else {}
+
+
 def _ignores_merges(metadata: Mapping[str, Any]) -> bool:
     """Whether whole words of the vocabulary are taken before anything is merged."""
-    return metadata.get(KEY + "pre") in WHOLE_WORDS
+    return metadata.get(KEY + "pre") in WHOLE_WORDS or bool(_stated(metadata).get("whole"))
 
 
 WHOLE_WORDS = frozenset({"llama3", "llama-v3", "llama-bpe", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2", "tekken"})
@@ -135,7 +155,7 @@ def wordpiece(tokenizers: Any, metadata: Mapping[str, Any], words: list[str], ty
     plain = [_continued(word) if number != CONTROL else word for word, number in zip(words, types, strict=False)]
     unknown = plain[int(metadata.get(KEY + "unknown_token_id", 0))]
     made = tokenizers.Tokenizer(tokenizers.models.WordPiece(vocab=_numbered(plain), unk_token=unknown, max_input_chars_per_word=LONGEST_WORD))
-    made.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    made.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=bool(metadata.get(KEY + "normalizer.lowercase", True)))
     made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     made.decoder = tokenizers.decoders.WordPiece()
     return made
