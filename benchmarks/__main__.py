@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bars, conversions, environments, keras_networks, machine, memory, nodes, operators, page
+from benchmarks import bars, conversions, environments, keras_networks, machine, memory, nodes, operators, page, tensorflow_graphs
 from benchmarks.cases import ROOT, Unavailable, cases
 
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -18,9 +18,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     found = json.loads(options.results.read_text()) if options.results.exists() and not options.fresh else {}
     found |= {"schema_version": 1, "machine": machine.description()}
-    parts = options.parts or ["conversions", "memory", "nodes"]
+    parts = options.parts or ["conversions", "tensorflow", "memory", "nodes"]
     if "conversions" in parts:
         _conversions(found, options)
+    if "tensorflow" in parts:
+        peer = {} if options.no_peers else _peers(["tf2onnx"], found)
+        found["tensorflow"] = tensorflow_graphs.measure(environments.ours(), peer.get("tf2onnx"), options.repeats, lambda text: print(text, file=sys.stderr))
+        _keep(found, options.results)
     if "memory" in parts:
         found["memory"] = memory.measure(environments.ours(), options.gigabytes)
     if "nodes" in parts:
@@ -47,7 +51,7 @@ def _keep(found: dict[str, Any], path: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures isomorph beside onnx2tf and tf2onnx, in turns, in one run.")
     parser.add_argument("parts", nargs="*", metavar="PART",
-                        help="conversions, memory, nodes; all of them where none is named; operators and keras, which take half an hour each")
+                        help="conversions, tensorflow, memory, nodes; all of them where none is named; operators and keras, which take half an hour each")
     parser.add_argument("--only", default="", metavar="TEXT", help="only models whose name holds this text; the others keep what was measured before")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="conversions of each model by each tool, of which the median counts")
     parser.add_argument("--no-peers", action="store_true", help="measure isomorph alone")

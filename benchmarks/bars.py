@@ -26,8 +26,8 @@ class Bar:
 def judged(found: dict[str, Any]) -> list[dict[str, Any]]:
     """All bars over the results."""
     conversions = found.get("conversions", {})
-    bars = [*_to_tflite(list(conversions.get("onnx", {}).values())), *_to_onnx(list(conversions.get("tflite", {}).values())), *_memory(found.get("memory", {})),
-            *_nodes(found.get("nodes", {})), *_keras(found.get("keras", []))]
+    bars = [*_to_tflite(list(conversions.get("onnx", {}).values())), *_to_onnx(list(conversions.get("tflite", {}).values())),
+            *_tensorflow(found.get("tensorflow", {})), *_memory(found.get("memory", {})), *_nodes(found.get("nodes", {})), *_keras(found.get("keras", []))]
     return [asdict(bar) for bar in bars]
 
 
@@ -71,6 +71,18 @@ def _costs(rows: list[dict[str, Any]], peer: str, most: float) -> Iterator[Bar]:
         for what, key, limit in (("CPU seconds", "cpu", limits[0]), ("peak memory", "rss", limits[1])):
             found = ratios(rows, tool, peer, key)
             yield Bar(f"conversion, {title}: {what}, of {peer}'s, median", f"≤ {limit:.2f} ×", _median(found), _median_at_most(found, limit))
+
+
+def _tensorflow(rows: dict[str, Any]) -> Iterator[Bar]:
+    """TensorFlow's graphs to ONNX: what the dearest of them costs."""
+    if not rows:
+        return
+    named = [{"model": name, "tools": row["tools"]} for name, row in rows.items()]
+    failed = [row["model"] for row in named if row["tools"]["isomorph"]["failure"]]
+    yield Bar("graphs of TensorFlow converted to ONNX", "all", f"{len(named) - len(failed)} of {len(named)}", not failed)
+    for what, key in (("CPU seconds", "cpu"), ("peak memory", "rss")):
+        found = ratios(named, "isomorph", "tf2onnx", key)
+        yield Bar(f"the same: {what}, of tf2onnx's, on every model", f"≤ {1 / 3:.2f} ×", _most(found, "{:.2f} ×"), _at_most(found, 1 / 3))
 
 
 def _memory(memory: dict[str, Any]) -> Iterator[Bar]:

@@ -49,8 +49,8 @@ def write(found: dict[str, Any]) -> None:
 
 def text(found: dict[str, Any]) -> str:
     """The whole page."""
-    parts = [_head(found), _bars(found), _conversions(found), _memory(found.get("memory", {})), _nodes(found.get("nodes", {})),
-             _operators(found.get("operators", {})), _keras(found.get("keras", []))]
+    parts = [_head(found), _bars(found), _conversions(found), _tensorflow(found.get("tensorflow", {})), _memory(found.get("memory", {})),
+             _nodes(found.get("nodes", {})), _operators(found.get("operators", {})), _keras(found.get("keras", []))]
     return "\n".join([*(line for part in parts for line in part), METHOD]) + "\n"
 
 
@@ -67,6 +67,11 @@ def short(found: dict[str, Any]) -> str:
         rows, peer = list(table.values()), PEERS[source]
         cells = [_ratio(ratios(rows, "isomorph", peer, key)) for key in ("cpu", "rss", "latency")]
         lines.append(f"| {TITLES[source]}, beside {peer} | {' | '.join(cells)} | {_carried(rows, 'isomorph')} / {_carried(rows, peer)} of {len(rows)} |")
+    graphs = [{"model": name, "tools": row["tools"]} for name, row in found.get("tensorflow", {}).items()]
+    if graphs:
+        carried = (f"{sum(not row['tools'][tool]['failure'] for row in graphs if tool in row['tools'])}" for tool in ("isomorph", "tf2onnx"))
+        cells = [_ratio(ratios(graphs, "isomorph", "tf2onnx", key)) for key in ("cpu", "rss")]
+        lines.append(f"| TensorFlow's graphs → ONNX, beside tf2onnx | {' | '.join(cells)} | - | {' / '.join(carried)} of {len(graphs)} |")
     return "\n".join([*lines, "", "How this was measured, model by model: [docs/benchmarks.md](docs/benchmarks.md).", ""])
 
 
@@ -157,6 +162,23 @@ def _latency(row: dict[str, Any], peer: str) -> str:
     cells = [f"{value * 1e3:.3f}" if value else "-" for value in (source, ours, theirs)]
     shares = [f"{ours / other:.2f}" if ours and other else "-" for other in (theirs, source)]
     return f"| {row['model']} | {' | '.join([*cells, *shares])} |"
+
+
+def _tensorflow(rows: dict[str, Any]) -> Iterator[str]:
+    if not rows:
+        return
+    yield from ("## TensorFlow's graphs → ONNX", "", "Cost of a conversion without verification: CPU seconds of the whole process, and its peak memory.", "",
+                "| model | from | isomorph | tf2onnx | CPU ratio | isomorph | tf2onnx | memory ratio |", "|---|---|---|---|---|---|---|---|")
+    for name, row in rows.items():
+        mine, theirs = row["tools"]["isomorph"], row["tools"].get("tf2onnx")
+        cells = []
+        for key, form, unit in (("cpu", "{:.2f} s", 1.0), ("rss", "{:.0f} MB", 1e6)):
+            cells += [form.format(tool[key] / unit) if tool else "-" for tool in (mine, theirs)]
+            cells.append(f"{mine[key] / theirs[key]:.2f}" if theirs else "-")
+        yield f"| {name.rpartition('/')[2]} | {row['kind']} | {' | '.join(cells)} |"
+    failed = [f"{name.rpartition('/')[2]} ({tool['failure'].partition(' from ')[0]})" for name, row in rows.items() for title, tool in row["tools"].items()
+              if title == "tf2onnx" and tool["failure"]]
+    yield from ("", *([f"tf2onnx fails, and what it took until then is counted: {', '.join(failed)}."] if failed else []), "")
 
 
 def _memory(memory: dict[str, Any]) -> Iterator[str]:

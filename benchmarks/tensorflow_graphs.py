@@ -1,70 +1,83 @@
-"""What it costs to turn TensorFlow's graphs into ONNX, beside tf2onnx.
-
-    python -m benchmarks.tensorflow_graphs [--repeats 3] [MODEL ...]
-
-Models are SavedModel folders and frozen graphs; without any it is the published SavedModel of the zoo. A line a model: CPU seconds and peak memory of both
-(medians, in turns), and ours as parts of theirs. Exits with 1 where a conversion fails or a part is more than a third.
-"""
+"""What it costs to turn TensorFlow's graphs into ONNX, beside tf2onnx: a SavedModel, frozen graphs, and models of TensorFlow.js."""
 from __future__ import annotations
 
-import argparse
 import shutil
-import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from benchmarks import cases, environments, processes
+from benchmarks import cases, processes
 from benchmarks.environments import Environment
 
-MOST = 1 / 3
+# What is converted: a name of the zoo of the tests, or a file of the shared data.
+MODELS = {"basic_pitch_saved_model": "SavedModel", "frozen-graphdef/ae0.pb": "frozen graph", "frozen-graphdef/lstm.pb": "frozen graph",
+          "basic_pitch_tfjs": "TensorFlow.js", "human_facemesh": "TensorFlow.js", "human_movenet_lightning": "TensorFlow.js"}
 
 
-def theirs(environment: Environment, source: Path) -> list[str]:
-    """tf2onnx wants to be told what goes into a frozen graph and what comes out."""
-    command = [str(environment.python), "-m", "tf2onnx.convert", "--output", "result.onnx"]
-    if source.is_dir():
-        return [*command, "--saved-model", source.name]
-    from isomorph.artifact import Artifact
-    from isomorph.formats import graphdef
-    signature = graphdef.read(Artifact.open(source)).signatures[0]
-    ports = [",".join(f"{name}:0" for name in side.values()) for side in (signature.inputs, signature.outputs)]
-    return [*command, "--graphdef", source.name, "--inputs", ports[0], "--outputs", ports[1]]
+def measure(ours: Environment, peer: Environment | None, repeats: int, said: Callable[[str], None]) -> dict[str, Any]:
+    """CPU seconds and peak memory of both tools, in turns: medians, by the name of the model."""
+    found: dict[str, Any] = {}
+    for name, kind in MODELS.items():
+        try:
+            source = _source(name)
+        except cases.Unavailable as reason:
+            said(f"{name}: left out, {reason}")
+            continue
+        commands = {"isomorph": (ours, _ours(ours, source))} | ({"tf2onnx": (peer, _theirs(peer, source))} if peer is not None else {})
+        found[name] = {"kind": kind, "tools": _turns(source, commands, repeats)}
+        said(f"{name}: " + "; ".join(f"{tool} {row['cpu']:.2f} s, {row['rss'] / 1e6:.0f} MB {row['failure']}" for tool, row in found[name]["tools"].items()))
+    return found
 
 
-def ours(environment: Environment, source: Path) -> list[str]:
+def _source(name: str) -> Path:
+    """The file, or the folder of a SavedModel."""
+    if name.endswith(".pb"):
+        if not (cases.DATA / name).exists():
+            raise cases.Unavailable("the folder of shared data is not there")
+        return cases.DATA / name
+    path = cases._published(name)
+    return path.parent if path.name == "saved_model.pb" else path
+
+
+def _ours(environment: Environment, source: Path) -> list[str]:
     return [str(environment.python), "-m", "isomorph", "convert", source.name, "result.onnx", "--quiet", "--no-verify"]
 
 
-def measured(source: Path, tools: Sequence[tuple[Environment, list[str]]], repeats: int) -> list[tuple[float, float, str]]:
-    """(CPU seconds, peak bytes, failure) of each tool."""
-    costs: list[list[processes.Cost]] = [[] for _ in tools]
+# tf2onnx reads TensorFlow.js with a function that NumPy 2 does not have any more.
+START = "import numpy, runpy, sys; numpy.product = numpy.prod; sys.argv[0] = 'convert'; runpy.run_module('tf2onnx.convert', run_name='__main__')"
+
+
+def _theirs(environment: Environment, source: Path) -> list[str]:
+    """tf2onnx wants to be told what goes into a frozen graph and what comes out."""
+    command = [str(environment.python), "-c", START, "--output", "result.onnx"]
+    if source.is_dir():
+        return [*command, "--saved-model", source.name]
+    if source.suffix == ".json":
+        return [*command, "--tfjs", source.name]
+    from isomorph.artifact import Artifact
+    from isomorph.formats import graphdef
+    signature = graphdef.read(Artifact.open(source)).signatures[0]
+    inputs, outputs = (",".join(f"{name}:0" for name in side.values()) for side in (signature.inputs, signature.outputs))
+    return [*command, "--graphdef", source.name, "--inputs", inputs, "--outputs", outputs]
+
+
+def _turns(source: Path, commands: Mapping[str, tuple[Environment, list[str]]], repeats: int) -> dict[str, Any]:
+    costs: dict[str, list[processes.Cost]] = {name: [] for name in commands}
     for _ in range(repeats):
-        for kept, (environment, command) in zip(costs, tools, strict=True):
+        for name, (environment, command) in commands.items():
             with tempfile.TemporaryDirectory() as folder:
-                (shutil.copytree if source.is_dir() else shutil.copyfile)(source, Path(folder) / source.name)
-                kept.append(processes.run(command, Path(folder), environment.variables))
-    return [(median(cost.cpu for cost in kept), median(cost.rss for cost in kept), kept[-1].failure) for kept in costs]
+                _copied(source, Path(folder))
+                costs[name].append(processes.run(command, Path(folder), environment.variables))
+    return {name: {"cpu": median(cost.cpu for cost in kept), "rss": median(cost.rss for cost in kept), "failure": kept[-1].failure}
+            for name, kept in costs.items()}
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tensorflow_graphs")
-    parser.add_argument("models", nargs="*", type=Path)
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args(arguments)
-    peer, own = environments.peer("tf2onnx"), environments.ours()
-    short = False
-    for source in options.models or [cases._published("basic_pitch_saved_model").parent]:
-        source = source.resolve()
-        mine, other = measured(source, [(own, ours(own, source)), (peer, theirs(peer, source))], options.repeats)
-        parts = mine[0] / other[0], mine[1] / other[1]
-        short |= bool(mine[2]) or max(parts) > MOST
-        print(f"{source.name}: {mine[0]:.2f} s and {mine[1] / 1e6:.0f} MB, tf2onnx {other[0]:.2f} s and {other[1] / 1e6:.0f} MB: "
-              f"{parts[0]:.2f} of the CPU seconds, {parts[1]:.2f} of the memory{f', we failed: {mine[2]}' if mine[2] else ''}"
-              f"{f', it failed: {other[2]}' if other[2] else ''}", flush=True)
-    return int(short)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _copied(source: Path, folder: Path) -> None:
+    """The model with the files that belong beside it."""
+    if source.is_dir():
+        shutil.copytree(source, folder / source.name)
+        return
+    for part in source.parent.iterdir() if source.suffix == ".json" else (source,):
+        shutil.copyfile(part, folder / part.name)

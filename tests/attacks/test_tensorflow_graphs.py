@@ -1,16 +1,21 @@
 """TensorFlow graphs that are meant to harm or to exhaust: what would touch the machine is named and never run, the rest is refused with its reason."""
 from __future__ import annotations
 
+import contextlib
 import random
+import shutil
+import tracemalloc
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+import isomorph
 from isomorph import dialects, runtime
 from isomorph.artifact import Artifact
-from isomorph.errors import Damaged, IsomorphError, Unsafe
+from isomorph.errors import Damaged, IsomorphError, Missing, NotRecognised, Unsafe, Unsupported
 from isomorph.formats import _table, saved_model
 from isomorph.formats._tf_tensors import encode, schema, shape_record
 from isomorph.report import Severity
@@ -149,6 +154,93 @@ def test_sizes_that_operators_ask_for_stay_in_the_graph(tmp_path: Path) -> None:
                    node("sum", "Sum", "big", "axes", T=FLOAT, Tidx=attr(type=TYPES["int32"])), node("y", "Add", "x", "sum", T=FLOAT))
     model = dialects.to_hub(saved_model.read(Artifact.open(path)))
     assert "ReduceSum" in {item.op_type for item in model.graph}
+
+
+def ints(*values: int) -> Any:
+    return attr(list=KINDS["ListValue"](i=list(values)))
+
+
+def count(value: int) -> Any:
+    return attr(i=value)
+
+
+WHOLE = attr(type=TYPES["int32"])
+AXIS = const("axis", np.int32(0))
+
+
+@pytest.mark.parametrize(("nodes", "output"), [
+    ([AXIS, node("y", "Split", "axis", "x", T=FLOAT, num_split=count(1 << 40))], "y:0"),
+    ([AXIS, node("y", "Split", "axis", "x", T=FLOAT, num_split=count(-5))], "y:0"),
+    ([node("y", "Unpack", "x", T=FLOAT, num=count(1 << 40))], "y:0"),
+    ([AXIS, node("y", "ConcatV2", "x", "x", "axis", T=FLOAT, Tidx=WHOLE, N=count(1 << 60))], "y:0"),
+    ([node("y", "Pack", "x", T=FLOAT, N=count(1 << 60), axis=count(1 << 60))], "y:0"),
+    ([node("y", "Squeeze", "x", T=FLOAT, squeeze_dims=ints(*range(100_000)))], "y:0"),
+    ([node("y", "MaxPool", "x", T=FLOAT, ksize=ints(1, 1 << 62, 1 << 62, 1), strides=ints(1, 1, 1, 1), padding=attr(s=b"SAME"))], "y:0"),
+    ([const("n", np.int32(2_000_000_000)), node("y", "OneHot", "n", "n", "n", "n", T=WHOLE, TI=WHOLE)], "y:0"),
+    ([node("y", "Identity", "x", T=attr(type=(1 << 31) - 1))], "y:0"),
+    ([node("y", "Neg", "x", T=FLOAT, note=attr(s=b"\x0a" * (1 << 20)))], "y:0"),
+    ([node("y", "IdentityN", "x", T=attr(list=KINDS["ListValue"](type=[1] * 100_000)))], "y:99999"),
+    ([node("y", "PlaceholderWithDefault", "x", dtype=FLOAT, shape=attr(shape=shape_record((1 << 62, 1 << 62))))], "y:0"),
+    ([node("y", "StridedSlice", "x", "x", "x", "x", T=FLOAT, Index=FLOAT, begin_mask=count((1 << 63) - 1))], "y:0"),
+])
+def test_giant_attributes_end_soon(nodes: list[Any], output: str, tmp_path: Path) -> None:
+    """They are refused with their reason, or what they ask for stays in the graph: nothing of their size is made."""
+    path = written(tmp_path / "model", *nodes, output=output)
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(IsomorphError):
+            dialects.to_hub(saved_model.read(Artifact.open(path)))
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 300e6
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("digits") / "model"
+    isomorph.convert(Path(str(resources.files("isomorph") / "data" / "digits.onnx")), folder, to="saved_model", verify=False)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["variables/variables.index", "variables/variables.data-00000-of-00001", "saved_model.pb"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9])
+def test_cut_bundles_are_damaged(name: str, share: float, digits: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits, tmp_path / "model")
+    cut = tmp_path / "model" / name
+    data = cut.read_bytes()
+    cut.write_bytes(data[:int(len(data) * share)])
+    with pytest.raises((Damaged, NotRecognised) if name == "saved_model.pb" else Damaged):
+        isomorph.convert(tmp_path / "model", tmp_path / "model.onnx", verify=False)
+    assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize(("name", "error"), [("variables/variables.index", Unsupported), ("variables/variables.data-00000-of-00001", Missing),
+                                             ("saved_model.pb", NotRecognised)])
+def test_parts_that_are_not_there_are_told(name: str, error: type[Exception], digits: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits, tmp_path / "model")
+    (tmp_path / "model" / name).unlink()
+    with pytest.raises(error):
+        isomorph.convert(tmp_path / "model", tmp_path / "model.onnx", verify=False)
+
+
+def test_a_model_in_chunks_is_named(digits: Path, tmp_path: Path) -> None:
+    """No public TensorFlow writes or loads one."""
+    shutil.copytree(digits, tmp_path / "model")
+    (tmp_path / "model" / "saved_model.pb").rename(tmp_path / "model" / "saved_model.cpb")
+    assert isomorph.identify(tmp_path / "model").format == "saved_model"
+    with pytest.raises(Unsupported, match=r"saved_model\.cpb"):
+        isomorph.convert(tmp_path / "model", tmp_path / "model.onnx", verify=False)
+
+
+def test_a_name_that_two_nodes_share_hides_nothing(tmp_path: Path) -> None:
+    path = written(tmp_path / "model", const("file", np.asarray("/tmp/file", object)), node("bad", "WriteFile", "file", "file"),
+                   node("bad", "Identity", "x", T=FLOAT), node("y", "Identity", "x", T=FLOAT))
+    try:
+        found = effects(path)
+    except Damaged:
+        return
+    assert [severity for severity, _ in found] == [Severity.CRITICAL]
 
 
 def test_an_asset_that_leads_outside(tmp_path: Path) -> None:

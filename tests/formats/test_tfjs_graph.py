@@ -81,6 +81,22 @@ def test_quantised_weights(tmp_path: Path) -> None:
     np.testing.assert_allclose(got["y"], np.maximum(X @ (stored.reshape(3, 2) * np.float32(0.5) - 2) + BIAS, 0), rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["INT16", "UINT16", "UINT32", "UINT64"])
+def test_types_that_the_runtime_does_not_know_stand_in_the_signature(kind: str, tmp_path: Path) -> None:
+    """TensorFlow.js computes them as int32; whoever reads the file gets inputs and outputs of the type that they had."""
+    dtype = getattr(onnx.TensorProto, kind)
+    ports = [onnx.helper.make_tensor_value_info(name, dtype, [3]) for name in "xyz"]
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Add", ["x", "y"], ["z"])], "sum", ports[:2], ports[2:])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9), tmp_path / "sum.onnx")
+    isomorph.convert(tmp_path / "sum.onnx", tmp_path / "js" / "model.json", verify=False)
+    nodes = json.loads((tmp_path / "js" / "model.json").read_text())["modelTopology"]["node"]
+    assert {node["attr"]["dtype"]["type"] for node in nodes if node["op"] == "Placeholder"} == {"DT_INT32"}
+    one, two = (np.array(numbers, kind.lower()) for numbers in ([1, 2, 30000], [5, 6, 2000]))
+    total = run(tmp_path / "js" / "model.json", {"x": one, "y": two}, tmp_path)["z"]
+    assert total.dtype == one.dtype
+    np.testing.assert_array_equal(total, one + two)
+
+
 def test_written_shards_are_those_of_the_manifest(tmp_path: Path) -> None:
     isomorph.convert(laid(tmp_path, dense()), tmp_path / "again" / "model.json", verify=False)
     document = json.loads((tmp_path / "again" / "model.json").read_text())

@@ -58,7 +58,8 @@ def _parts(artifact: Artifact) -> tuple[Artifact | None, Artifact]:
         file = artifact.child(name)
         if file is not None:
             return artifact, file
-    raise Unsupported("a SavedModel in chunks (saved_model.cpb)", where=artifact.where, hint="save it again with less than 2 GB in saved_model.pb")
+    raise Unsupported("a SavedModel in chunks (saved_model.cpb), which no published TensorFlow writes or loads", where=artifact.where,
+                      hint="save it again with its weights as variables: then saved_model.pb is small, and variables may have any size")
 
 
 def _bundle(folder: Artifact | None) -> Bundle | None:

@@ -57,8 +57,9 @@ def _walk(graph_def: Record, place: str, depth: int) -> Iterator[tuple[str, str,
 
 
 def _nodes(nodes: Iterable[Record], place: str, depth: int, arguments: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Severity]]:
+    nodes = list(nodes)
     listed = {node.name: node for node in nodes}
-    for node in listed.values():
+    for node in nodes:                                  # not `listed`: of two nodes with one name both are looked at
         if node.op in EFFECTS:
             yield (node.name, place, f"the operator {node.op} {EFFECTS[node.op][0]}", EFFECTS[node.op][1])
         elif node.op in CHECKPOINTS and _decided(node, listed, arguments):

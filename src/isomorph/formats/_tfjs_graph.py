@@ -52,6 +52,9 @@ def read(artifact: Artifact) -> Model:
                 value.meta["stored"] = stored[name].stored.upper()
     for name, value in zip(inputs, graph.graph.inputs, strict=True):
         _know_shape(value, signature["inputs"].get(name, {}))
+        _restated(graph.graph, value, signature["inputs"].get(name, {}))
+    for place, name in enumerate(outputs):
+        _restated(graph.graph, graph.graph.outputs[place], signature["outputs"].get(name, {}), place)
     names = Signature("serving_default", {name: str(value.name) for name, value in zip(inputs, graph.graph.inputs, strict=True)},
                       {name: str(value.name) for name, value in zip(outputs, graph.graph.outputs, strict=True)})
     metadata = {key: document[key] for key in ("generatedBy", "convertedBy", "userDefinedMetadata") if document.get(key) is not None}
@@ -84,6 +87,31 @@ def _know_shape(value: Any, info: dict[str, Any]) -> None:
     if value.shape is None and isinstance(dims, list):
         sizes = [int(dim.get("size", -1)) if isinstance(dim, dict) and str(dim.get("size", "-1")).lstrip("-").isdigit() else -1 for dim in dims]
         value.shape = ir.Shape([size if size >= 0 else f"{value.name}_{axis}" for axis, size in enumerate(sizes)])
+
+
+def _restated(graph: Any, value: Any, info: dict[str, Any], place: int | None = None) -> None:
+    """An input, or the output at a place, in the type that the signature states, where nodes compute in another because TensorFlow.js does not know it."""
+    import onnx_ir as ir
+    stated = NUMBERS.get(str(info.get("dtype")))
+    inside = TYPES.get(type_of_value(value), 0) if value.dtype is not None else 0
+    if stated is None or stated == inside or UNKNOWN.get(stated) != inside:
+        return
+    names = {number: name for name, number in TYPES.items()}
+    given, wanted = (stated, inside) if place is None else (inside, stated)
+    cast = ir.node("Cast", [value], {"SrcT": names[given], "DstT": names[wanted]}, domain="tf", name=f"{value.name}/as_{names[wanted]}")
+    (made,) = cast.outputs
+    made.name, made.type, made.shape = cast.name, ir.TensorType(ir.DataType(ELEMENT[names[wanted]])), value.shape
+    if place is None:
+        value.type = ir.TensorType(ir.DataType(ELEMENT[names[given]]))
+        value.replace_all_uses_with(made, replace_graph_outputs=True)
+        cast.replace_input_with(0, value)
+        if len(graph):
+            graph.insert_before(graph[0], cast)
+        else:
+            graph.append(cast)
+    else:
+        graph.append(cast)
+        graph.outputs[place] = made
 
 
 def _content(node: Record, stored: dict[str, tfjs_weights.Weight], where: str) -> Any:

@@ -14,6 +14,7 @@ TOKEN = re.compile(r"""\s*(?:\#[^\n]*\n\s*)*(?:
 REST = re.compile(r"(?:\s|#[^\n]*(?:\n|\Z))*\Z")
 ESCAPE = re.compile(rb"\\(?:([0-7]{1,3})|[xX]([0-9a-fA-F]{1,2})|(.))", re.DOTALL)
 ESCAPES = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
+UNSIGNED = ("uint32", "uint64", "fixed32", "fixed64")
 ENUMS = re.compile(r"DT_(\w+)\Z")
 
 
@@ -98,9 +99,10 @@ class _Parser:
         if row is not None and row.message is not None:
             raise self.damaged(f"{token!r} where a message is expected")
         if group == "text":
-            data = _unescaped(token)
+            parts = [_unescaped(token)]
             while self.peek()[0] == "text":
-                data += _unescaped(self.next()[1])
+                parts.append(_unescaped(self.next()[1]))
+            data = b"".join(parts)
             return data if row is None or row.type == "bytes" else data.decode("utf-8", "surrogateescape")
         if group == "mark" and token == "-":
             group, token = self.next()
@@ -124,9 +126,20 @@ class _Parser:
                 from isomorph.wire.tf_operators import REFERENCE, TYPES
                 name = token[3:].lower()
                 return TYPES[name] if name in TYPES else 0 if name == "invalid" else TYPES[name.removesuffix("_ref")] + REFERENCE
-            return int(token, 0) if kind in SCALARS and not token[:1].isalpha() else 0
+            return _whole(token, kind) if kind in SCALARS and not token[:1].isalpha() else 0
         except (KeyError, ValueError):
             raise self.damaged(f"{token!r} is no {kind}") from None
+
+
+def _whole(token: str, kind: str) -> int:
+    """An integer in decimal, hexadecimal or octal. Raises `ValueError` where its type cannot hold it."""
+    digits = token.lstrip("+-")
+    number = int(digits, 8 if digits.startswith("0") and digits.isdecimal() else 0) * (-1 if token.startswith("-") else 1)
+    bits = 32 if kind.endswith("32") else 64
+    low, high = (0, 1 << bits) if kind in UNSIGNED else (-1 << bits - 1, 1 << bits - 1)
+    if not low <= number < high:
+        raise ValueError
+    return number
 
 
 def _unescaped(token: str) -> bytes:

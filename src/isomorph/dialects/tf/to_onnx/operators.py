@@ -360,15 +360,8 @@ def select(op, condition, x, y):
 # ---- reductions
 
 
-def _reduction(target: str) -> Callable[..., Any]:
-    def rule(op, x, axes, *, keep_dims=0):
-        (a,) = computable(op, x)
-        return narrow(op, op.make(target, (a, vector(op, axes)), {"keepdims": keep_dims, "noop_with_empty_axes": 1}), x)
-    return rule
-
-
 for _name, _target in {"Sum": "ReduceSum", "Prod": "ReduceProd", "Max": "ReduceMax", "Min": "ReduceMin"}.items():
-    to_onnx(_name)(_reduction(_target))
+    to_onnx(_name)(lite.reduction(_target, computable))
 
 
 @to_onnx("Mean")

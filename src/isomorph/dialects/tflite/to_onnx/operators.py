@@ -616,15 +616,16 @@ def hashtable_lookup(op, wanted, keys, values):
 # ---- reductions
 
 
-def _reduction(target: str) -> Callable[..., Any]:
+def reduction(target: str, widened: Callable[..., tuple[ir.Value, ...]] = wide) -> Callable[..., Any]:
+    """A rule for a reduction whose small integers become what `widened` makes of them."""
     def rule(op, x, axes, *, keep_dims=0):
-        (a,) = wide(op, x)
+        (a,) = widened(op, x)
         return narrow(op, op.make(target, (a, vector(op, axes)), {"keepdims": keep_dims, "noop_with_empty_axes": 1}), x)
     return rule
 
 
 for _name, _target in {"SUM": "ReduceSum", "REDUCE_PROD": "ReduceProd", "REDUCE_MAX": "ReduceMax", "REDUCE_MIN": "ReduceMin"}.items():
-    to_onnx(_name)(_reduction(_target))
+    to_onnx(_name)(reduction(_target))
 
 
 @to_onnx("MEAN")
@@ -640,12 +641,13 @@ def mean(op, x, axes, *, keep_dims=0):
 
 @to_onnx("REDUCE_ANY")
 def reduce_any(op, x, axes, *, keep_dims=0):
-    return op.Cast(op.ReduceMax(op.Cast(x, to=INT32), vector(op, axes), keepdims=keep_dims, noop_with_empty_axes=1), to=BOOL)
+    """As a sum, which is right where there is nothing to add; the greatest of nothing is not."""
+    return op.Cast(op.ReduceSum(op.Cast(x, to=INT32), vector(op, axes), keepdims=keep_dims, noop_with_empty_axes=1), to=BOOL)
 
 
 @to_onnx("REDUCE_ALL")
 def reduce_all(op, x, axes, *, keep_dims=0):
-    return op.Cast(op.ReduceMin(op.Cast(x, to=INT32), vector(op, axes), keepdims=keep_dims, noop_with_empty_axes=1), to=BOOL)
+    return op.Cast(op.ReduceProd(op.Cast(x, to=INT32), vector(op, axes), keepdims=keep_dims, noop_with_empty_axes=1), to=BOOL)
 
 
 def _position(target: str) -> Callable[..., Any]:
