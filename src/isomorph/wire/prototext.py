@@ -94,11 +94,11 @@ class _Parser:
 
     def value(self, row: Row | None, depth: int) -> Any:
         group, token = self.next()
-        if group == "mark" and token in "{<":
+        if group == "mark" and token in "{<" and (row is None or row.message is not None):
             return self.message(row.message if row is not None else None, {"{": "}", "<": ">"}[token], depth + 1)
         if row is not None and row.message is not None:
             raise self.damaged(f"{token!r} where a message is expected")
-        if group == "text":
+        if group == "text" and (row is None or row.type in ("string", "bytes")):
             parts = [_unescaped(token)]
             while self.peek()[0] == "text":
                 parts.append(_unescaped(self.next()[1]))
