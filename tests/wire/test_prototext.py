@@ -99,8 +99,8 @@ def test_forms_of_numbers(text: str, value: int) -> None:
     assert prototext.read(text.encode(), Everything).a == value
 
 
-@pytest.mark.parametrize("text", ["a: 2147483648", "b: -1", "b: 18446744073709551616", "a: " + "9" * 100_000, "a: 1.5", "c: 2", "f: 5", "a: '5'", "d {}", "h: 5",
-                                  "h { a: 1", "h { a: 1 >", "a: 1 }", "e: [1, 2", "f: 'open", "f: \"line\nline\"", "a", "a:", "[extension.name",
+@pytest.mark.parametrize("text", ["a: 2147483648", "b: -1", "b: 18446744073709551616", "a: " + "9" * 100_000, "a: 1.5", "c: 2", "f: 5", "a: '5'", "d {}",
+                                  "h: 5", "h { a: 1", "h { a: 1 >", "a: 1 }", "e: [1, 2", "f: 'open", "f: \"line\nline\"", "a", "a:", "[extension.name",
                                   "a: {b: 1}x: @", "j { key: 'x' value: 3 }", "j: 4"])
 def test_text_that_contradicts_the_schema_or_ends_early(text: str) -> None:
     with pytest.raises(Damaged, match=r"line [12]"):
