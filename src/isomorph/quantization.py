@@ -1,10 +1,12 @@
 """Weights in fewer bits: a checkpoint written as GGUF, each tensor in the type that the scheme gives it."""
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isomorph.artifact import Artifact
 from isomorph.errors import NotRecognised, Unsupported, Usage
@@ -16,24 +18,32 @@ from isomorph.quant.blocks import BLOCKS, PLAIN
 from isomorph.report import Finding, Report, Severity
 from isomorph.tensors import NAME, NUMBER, dims_of, type_of
 
+if TYPE_CHECKING:
+    from isomorph.quant.importance import Importance
+
 FLOATS = {NUMBER[name] for name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")}
 VERSION = 2                                  # general.quantization_version: how ggml lays out its blocks today
 SPLIT = "split."
 
 
-def quantize(source: Any, destination: str | Path, *, scheme: str, pure: bool = False, force: bool = False, verify: bool = True,
-             shard_bytes: int | None = None, progress: Progress = SILENT) -> Report:
+def quantize(source: Any, destination: str | Path, *, scheme: str, pure: bool = False, importance: str | Path | None = None, threads: int | None = None,
+             force: bool = False, verify: bool = True, shard_bytes: int | None = None, progress: Progress = SILENT) -> Report:
     """Writes the weights of `source` (a path) as GGUF in a named scheme, such as "q4_k_m" or "q8_0"; with `pure`, every tensor in the scheme's own type.
+
+    `importance` is a file with an importance matrix (see `quant.importance`); `threads` are as many as there are processors if not given.
 
     Facts: `source`, `destination`, `scheme`, `types` (how many tensors of each), `bits_per_weight`, `tensors` (name, type, and with `verify` the
     signal-to-noise ratio in dB of what was written). Raises `Usage` for an unknown scheme, `Unsupported` where a type cannot be encoded
     or weights are not finite.
     """
     artifact, path = Artifact.open(source), Path(destination)
-    content, chosen = _chosen(artifact, scheme, pure, progress)
-    name = _scheme(scheme).name
-    result = Checkpoint({tensor: _as(content[tensor], chosen.get(tensor)) for tensor in _order(content)}, _metadata(content, name))
-    findings = [*content.findings, *_again(content, result)]
+    matrix = _importance(importance)
+    content, chosen = _chosen(artifact, scheme, pure, matrix is not None, progress)
+    name, count = _scheme(scheme).name, threads or os.cpu_count() or 1
+    result = Checkpoint({tensor: _as(content[tensor], chosen.get(tensor), matrix, count) for tensor in _order(content)}, _metadata(content, name))
+    if matrix is not None:
+        _told(result.metadata, matrix, importance)
+    findings = [*content.findings, *_again(content, result), *_unweighed(name, chosen, matrix)]
     start = time.perf_counter()
     writer = _table.get("gguf").write
     assert writer is not None
@@ -57,7 +67,37 @@ def _scheme(text: str) -> mixes.Scheme:
     return mixes.SCHEMES[name]
 
 
-def _chosen(artifact: Artifact, scheme: str, pure: bool, progress: Progress) -> tuple[Checkpoint, dict[str, str]]:
+def _importance(path: str | Path | None) -> Importance | None:
+    if path is None:
+        return None
+    from isomorph.quant import importance
+    return importance.read(path)
+
+
+def _told(keys: Any, matrix: Importance, path: Any) -> None:
+    """The keys by which llama-quantize says what it weighed with."""
+    told = {"file": str(path), "dataset": matrix.texts[0] if matrix.texts else None, "entries_count": len(matrix.weights),
+            "chunks_count": matrix.chunks or None}
+    for name, value in told.items():
+        if value is not None:
+            keys[f"quantize.imatrix.{name}"] = value
+            keys.kinds[f"quantize.imatrix.{name}"] = "string" if isinstance(value, str) else "u32"
+
+
+def _unweighed(scheme: str, chosen: dict[str, str], matrix: Importance | None) -> list[Finding]:
+    """Weights in so few bits that they need an importance matrix and have none."""
+    from isomorph.quant.encode import WEIGHTED
+    wanting = [name for name, kind in chosen.items() if kind in WEIGHTED and (matrix is None or name not in matrix.weights)]
+    if matrix is not None and wanting:
+        sentence = f"the importance matrix says nothing of {len(wanting)} tensors, whose errors all count the same"
+        return [Finding("quantize.unweighed", Severity.LOW, wanting[0], sentence)]
+    if scheme == "Q2_K_S" and matrix is None:
+        return [Finding("quantize.unweighed", Severity.HIGH, wanting[0] if wanting else "", "two bits a weight without an importance matrix lose much",
+                        "measure one with `isomorph imatrix`")]
+    return []
+
+
+def _chosen(artifact: Artifact, scheme: str, pure: bool, weighed: bool, progress: Progress) -> tuple[Checkpoint, dict[str, str]]:
     """The weights, and the type that each quantised one gets. Raises `Unsupported` with every tensor whose type cannot be encoded."""
     from isomorph.quant.encode import ENCODERS
     match, wanted = _table.identify(artifact), _scheme(scheme)
@@ -71,7 +111,7 @@ def _chosen(artifact: Artifact, scheme: str, pure: bool, progress: Progress) -> 
     if pure:
         chosen = {name: mixes.fitting(wanted.base, dims[-1]) for name, dims in shapes.items() if mixes.allowed(name, dims)}
     else:
-        chosen = mixes.types(wanted.name, shapes, mixes.Model.of(content.metadata))
+        chosen = mixes.types(wanted.name, shapes, replace(mixes.Model.of(content.metadata), weighed=weighed))
     blockers = [(kind, name, "no encoder") for name, kind in chosen.items() if not BLOCKS[kind].element_type and kind not in ENCODERS]
     if blockers:
         kinds = ", ".join(sorted({kind for kind, _, _ in blockers}))
@@ -90,12 +130,13 @@ def _order(content: Checkpoint) -> list[str]:
     return mixes.in_order(list(content))
 
 
-def _as(tensor: Any, kind: str | None) -> Any:
+def _as(tensor: Any, kind: str | None, matrix: Importance | None, threads: int) -> Any:
     from isomorph.quant.tensor import CastTensor, EncodedTensor
     if kind is None or kind == kind_of(tensor):
         return tensor
     wanted = BLOCKS[kind]
-    return CastTensor(NUMBER[wanted.element_type], tensor) if wanted.element_type else EncodedTensor(wanted, tensor)
+    return CastTensor(NUMBER[wanted.element_type], tensor) if wanted.element_type else EncodedTensor(
+        wanted, tensor, matrix.of(tensor.name, tensor) if matrix else None, threads)
 
 
 def _metadata(content: Checkpoint, scheme: str) -> Any:

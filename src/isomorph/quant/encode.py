@@ -9,43 +9,75 @@ from collections.abc import Callable
 
 import numpy as np
 
+from isomorph.quant import native
 from isomorph.quant.blocks import BLOCKS
 from isomorph.quant.decode import E8M0, FP4, IQ4, UE4M3, layout, scales_and_mins
 
 Array = np.ndarray
 F = np.float32
-ENCODERS: dict[str, Callable[[Array, Array], None]] = {}
+ENCODERS: dict[str, Callable[..., None]] = {}
+WEIGHTED: set[str] = set()                   # the types whose encoder takes a weight for each element
 NEGLIGIBLE = F(1e-15)                        # a group whose greatest magnitude is below is all zero
 AT_ONCE = 1 << 17                            # elements that are encoded at once: so much stays in the processor's cache
+FAR_BELOW = F(-4e6)                         # from about here on the reference's rounding wraps
 ROUNDER = F(12582912)                        # 1.5 * 2^23: adding it rounds to the nearest integer, ties to even
 
 
-def quantize(name: str, elements: Array) -> Array:
+def quantize(name: str, elements: Array, importance: Array | None = None) -> Array:
     """float32 [rows, columns], or any shape whose last axis is whole blocks, as uint8 [blocks, bytes of a block]. Values must be finite.
 
+    `importance` is float32 [columns] or [rows, columns]: how much the square of an error in each place matters. Types that cannot use it ignore it.
     Raises `KeyError` for a type without an encoder.
     """
     encode, kind = ENCODERS[name], BLOCKS[name]
-    groups = np.ascontiguousarray(elements, F).reshape(-1, kind.elements)
-    blocks = np.zeros(len(groups), layout(name))
-    step = max(2, AT_ONCE // kind.elements)
+    rows = np.ascontiguousarray(elements, F)
+    groups = rows.reshape(-1, kind.elements)
+    weights = None
     with np.errstate(all="ignore"):           # groups of zeros divide by zero, and what comes of it is thrown away
+        if importance is not None and name in WEIGHTED:
+            weights = weighed(name, rows.reshape(-1, rows.shape[-1]), importance)
+        blocks = np.zeros(len(groups), layout(name))
+        if native.encode(name, groups, weights, blocks):
+            return blocks.view(np.uint8).reshape(-1, kind.bytes)
+        step = max(2, AT_ONCE // kind.elements)
         for start in range(0, len(groups), step):
-            piece, out = groups[start:start + step], blocks[start:start + step]
-            if len(piece) > 1:
-                encode(piece, out)
+            given = [groups[start:start + step]] if weights is None else [groups[start:start + step], weights[start:start + step]]
+            out = blocks[start:start + step]
+            if len(out) > 1:
+                encode(given[0], out, *given[1:])
             else:                             # NumPy sums a single column in another order
                 twice = np.zeros(2, out.dtype)
-                encode(np.repeat(piece, 2, axis=0), twice)
+                doubled = [np.repeat(piece, 2, axis=0) for piece in given]
+                encode(doubled[0], twice, *doubled[1:])
                 out[:] = twice[:1]
     return blocks.view(np.uint8).reshape(-1, kind.bytes)
 
 
-def encoder(name: str) -> Callable[[Callable[[Array, Array], None]], Callable[[Array, Array], None]]:
-    def register(function: Callable[[Array, Array], None]) -> Callable[[Array, Array], None]:
+def encoder(name: str, *, weighted: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    def register(function: Callable[..., None]) -> Callable[..., None]:
         ENCODERS[name] = function
+        if weighted:
+            WEIGHTED.add(name)
         return function
     return register
+
+
+# What the mean square, over which elements an error counts, is multiplied with: of a block, or of a whole row
+SPREAD = {"Q2_K": 1, "Q3_K": 2, "Q4_K": 2, "Q5_K": 2, "IQ4_NL": 2, "IQ4_XS": 2}
+OF_ROW = {"Q4_0", "Q4_1", "Q5_0", "Q5_1"}
+
+
+def weighed(name: str, rows: Array, importance: Array) -> Array:
+    """The weights of the search, [blocks, elements]: importance times the root of (mean square + square of the element); for Q6_K the importance alone."""
+    groups = rows.reshape(-1, BLOCKS[name].elements)
+    spread = np.broadcast_to(importance.astype(F, copy=False), rows.shape).reshape(groups.shape)
+    if name not in SPREAD and name not in OF_ROW:
+        return spread
+    over = rows if name in OF_ROW else groups
+    columns = down(over if len(over) > 1 else np.repeat(over, 2, axis=0))
+    mean = (total(columns * columns) * F(SPREAD.get(name, 1)) / F(over.shape[1]))[:len(over)]
+    mean = np.repeat(mean, len(groups) // len(over))
+    return spread * np.sqrt(mean[:, None] + groups * groups)
 
 
 # ---- what the encoders share
@@ -120,27 +152,39 @@ def ranged(groups: Array, most: int) -> tuple[Array, Array, Array]:
     return np.minimum(codes, np.int8(most)).view(np.uint8), d, low
 
 
-@encoder("Q4_0")
-def q4_0(groups: Array, out: Array) -> None:
-    codes, out["d"] = symmetric(groups, 8)
+def searched(groups: Array, weights: Array, most: int) -> tuple[Array, Array]:
+    """As `symmetric`, with the scale of least weighted error."""
+    scale, codes = around_zero(down(groups), most, down(weights))
+    return codes.T.astype(np.uint8), scale
+
+
+def searched_range(groups: Array, weights: Array, most: int) -> tuple[Array, Array, Array]:
+    """As `ranged`, with the scale and the minimum of least weighted error."""
+    scale, minimum, codes = scale_and_minimum(down(groups), down(weights), most, *IMPORTANT)
+    return codes.T.astype(np.uint8), scale, -minimum
+
+
+@encoder("Q4_0", weighted=True)
+def q4_0(groups: Array, out: Array, weights: Array | None = None) -> None:
+    codes, out["d"] = symmetric(groups, 8) if weights is None else searched(groups, weights, 8)
     out["qs"] = pack_nibbles(codes, 16)
 
 
-@encoder("Q4_1")
-def q4_1(groups: Array, out: Array) -> None:
-    codes, out["d"], out["m"] = ranged(groups, 15)
+@encoder("Q4_1", weighted=True)
+def q4_1(groups: Array, out: Array, weights: Array | None = None) -> None:
+    codes, out["d"], out["m"] = ranged(groups, 15) if weights is None else searched_range(groups, weights, 15)
     out["qs"] = pack_nibbles(codes, 16)
 
 
-@encoder("Q5_0")
-def q5_0(groups: Array, out: Array) -> None:
-    codes, out["d"] = symmetric(groups, 16)
+@encoder("Q5_0", weighted=True)
+def q5_0(groups: Array, out: Array, weights: Array | None = None) -> None:
+    codes, out["d"] = symmetric(groups, 16) if weights is None else searched(groups, weights, 16)
     out["qs"], out["qh"] = pack_nibbles(codes & 15, 16), pack_bits(codes >> 4)
 
 
-@encoder("Q5_1")
-def q5_1(groups: Array, out: Array) -> None:
-    codes, out["d"], out["m"] = ranged(groups, 31)
+@encoder("Q5_1", weighted=True)
+def q5_1(groups: Array, out: Array, weights: Array | None = None) -> None:
+    codes, out["d"], out["m"] = ranged(groups, 31) if weights is None else searched_range(groups, weights, 31)
     out["qs"], out["qh"] = pack_nibbles(codes & 15, 16), pack_bits(codes >> 4)
 
 
@@ -225,23 +269,26 @@ def nvfp4(groups: Array, out: Array) -> None:
 
 # ---- super-blocks with scales and minima
 
+IMPORTANT = (-0.9, 0.05, 36)                 # first, step and steps of `scale_and_minimum` where there is an importance
+
+
 def scale_and_minimum(x: Array, weights: Array, most: int, first: float, step: float, steps: int, *, absolute: bool = False) -> tuple[Array, Array, Array]:
     """For each column the scale, the negated minimum and the codes 0 to `most` of least weighted error; tries `steps` + 1 scales by least squares.
 
     The reference's make_qkx2_quants. Codes are float32 [elements, columns].
     """
-    low, high = x.min(0), x.max(0)
+    low, high = np.take_along_axis(x, x.argmin(0)[None], 0)[0], x.max(0)       # the first of equal ones: zero has two signs
     sum_w, sum_x = np.add.reduce(weights, axis=0), np.add.reduce(weights * x, axis=0)
     low = np.where(low > 0, F(0), low)
     flat = high == low
-    scale, minimum = F(1) / (F(most) / (high - low)), low
-    weighted, scratch = np.empty_like(x), np.empty_like(x)
-    codes = _codes(x, F(most) / (high - low), low, most, np.empty_like(x))
-    tried = np.empty_like(x)
-    best = _error(x, weights, codes, scale, minimum, absolute, scratch)
+    factor = F(most) / (high - low)
+    scale, minimum, found = F(1) / factor, low, (factor, low)       # what the best codes were made with: to make them again costs less than to keep them
+    weighted, scratch, tried = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+    best = _error(x, weights, _codes(x, *found, most, low, tried), scale, minimum, absolute, scratch)
     for trial in range(steps + 1):
         # The reference goes on from the minimum that it has found, so later trials differ once one was better.
-        _codes(x, (F(first) + F(step) * F(trial) + F(most)) / (high - minimum), minimum, most, tried)
+        factor = (F(first) + F(step) * F(trial) + F(most)) / (high - minimum)
+        _codes(x, factor, minimum, most, low, tried)
         np.multiply(weights, tried, out=weighted)
         sum_l, sum_l2, sum_xl = total(weighted), total(np.multiply(weighted, tried, out=scratch)), total(np.multiply(weighted, x, out=scratch))
         determinant = sum_w * sum_l2 - sum_l * sum_l
@@ -250,19 +297,27 @@ def scale_and_minimum(x: Array, weights: Array, most: int, first: float, step: f
         this_scale, this_minimum = np.where(positive, sum_xl / sum_l2, this_scale), np.where(positive, F(0), this_minimum)
         error = _error(x, weights, tried, this_scale, this_minimum, absolute, scratch)
         better = (determinant > 0) & (error < best)
-        if better.any():
-            np.copyto(codes, tried, where=better)
-            best, scale, minimum = np.where(better, error, best), np.where(better, this_scale, scale), np.where(better, this_minimum, minimum)
+        found = np.where(better, factor, found[0]), np.where(better, minimum, found[1])
+        best, scale, minimum = np.where(better, error, best), np.where(better, this_scale, scale), np.where(better, this_minimum, minimum)
+    codes = _codes(x, *found, most, low, tried)
     codes[:, flat] = 0
     return np.where(flat, F(0), scale), -minimum, codes
 
 
-def _codes(x: Array, factor: Array, minimum: Array, most: int, out: Array) -> Array:
-    """(x - minimum) * factor, rounded and held in 0 to `most`. What the reference's rounding makes of an infinite factor ends as code 0."""
+def _codes(x: Array, factor: Array, minimum: Array, most: int, low: Array, out: Array) -> Array:
+    """(x - minimum) * factor, rounded and held in 0 to `most`; `low` is the least x of each column.
+
+    What the reference's rounding makes of an infinite factor ends as code 0. What is far below zero wraps in it, which only a minimum brings about
+    that was found far above the least element.
+    """
     np.subtract(x, minimum, out=out)
-    out *= np.where(np.isinf(factor), F(0), factor)
-    np.rint(out, out=out)
-    return np.minimum(np.maximum(out, F(0), out=out), F(most), out=out)
+    finite = np.where(np.isinf(factor), F(0), factor)
+    out *= finite
+    if ((low - minimum) * finite < FAR_BELOW).any():
+        out[:] = nearest(out)
+    else:
+        np.rint(out, out=out)
+    return np.clip(out, F(0), F(most), out=out)
 
 
 def _error(x: Array, weights: Array, codes: Array, scale: Array, minimum: Array, absolute: bool, scratch: Array) -> Array:
@@ -285,29 +340,77 @@ def recoded(x: Array, codes: Array, d: Array, least: int, most: int) -> Array:
     return np.where(d != 0, again - least, codes.astype(np.int32)).T
 
 
-@encoder("Q2_K")
-def q2_k(groups: Array, out: Array) -> None:
+@encoder("Q2_K", weighted=True)
+def q2_k(groups: Array, out: Array, weights: Array | None = None) -> None:
     x = down(groups.reshape(-1, 16))
-    scales, minima, codes = scale_and_minimum(x, np.abs(x), 3, -0.5, 0.1, 15, absolute=True)
     packed = np.zeros((len(groups), 16), np.uint8)
-    for field, values, shift in (("d", blockwise(scales, 16), 0), ("dmin", blockwise(minima, 16), 4)):
-        highest = np.maximum(values.max(1), F(0))
-        stored = (nearest((F(15) / highest)[:, None] * values) << shift).astype(np.uint8)
-        packed |= np.where(highest[:, None] > 0, stored, np.uint8(0))
-        out[field] = np.where(highest > 0, highest / F(15), F(0))
+    if weights is None:
+        scales, minima, codes = scale_and_minimum(x, np.abs(x), 3, -0.5, 0.1, 15, absolute=True)
+        for field, values, shift in (("d", blockwise(scales, 16), 0), ("dmin", blockwise(minima, 16), 4)):
+            highest = np.maximum(values.max(1), F(0))
+            stored = (nearest((F(15) / highest)[:, None] * values) << shift).astype(np.uint8)
+            packed |= np.where(highest[:, None] > 0, stored, np.uint8(0))
+            out[field] = np.where(highest > 0, highest / F(15), F(0))
+    else:
+        w = down(weights.reshape(-1, 16))
+        scales, minima, codes = scale_and_minimum(x, w, 3, *IMPORTANT)
+        for field, values, shift in (("d", scales, 0), ("dmin", minima, 4)):
+            out[field], stored = above_zero(blockwise(values, 16), blockwise(total(w), 16), 15)
+            packed |= stored << np.uint8(shift)
     out["scales"] = packed
     d = (out["d"].astype(F)[:, None] * (packed & 15)).astype(F).reshape(-1)
     offset = (out["dmin"].astype(F)[:, None] * (packed >> 4)).astype(F).reshape(-1)
     out["qs"] = pack_pairs(recoded(x + offset, codes, d, 0, 3).reshape(len(groups), -1), 32)
 
 
-def with_minima(groups: Array, out: Array, most: int, first: float, steps: int) -> Array:
+def above_zero(values: Array, weights: Array, most: int) -> tuple[Array, Array]:
+    """The scale of values at or above zero, [blocks, groups of a block], and their codes up to `most`, of least weighted error. make_qp_quants."""
+    x, w = down(values), down(weights)
+    highest = np.maximum(x.max(0), F(0))
+    best_factor = F(most) / highest
+    codes = nearest(best_factor * x).astype(np.uint8)
+    difference = x - F(1) / best_factor * codes
+    least = total(w * difference * difference)
+    for step in (-4, -3, -2, -1, 1, 2, 3, 4):
+        factor = (F(0.1) * F(step) + F(most)) / highest
+        difference = x - F(1) / factor * np.minimum(nearest(factor * x), most).astype(F)
+        error = total(w * difference * difference)
+        better = error < least
+        least, best_factor = np.where(better, error, least), np.where(better, factor, best_factor)
+    whole = np.minimum(nearest(best_factor * x), most)
+    sum_lx, sum_l2 = total(w * x * whole.astype(F)), total(w * whole.astype(F) * whole.astype(F))
+    codes = whole.astype(np.uint8)
+    going = np.ones(len(highest), bool)
+    for _ in range(5):
+        changed = np.zeros(len(highest), bool)
+        for place, (element, weight) in enumerate(zip(x, w, strict=True)):
+            code = codes[place].astype(F)
+            rest_lx, rest_l2 = sum_lx - weight * element * code, sum_l2 - weight * code * code
+            tried = np.minimum(nearest(element * rest_l2 / rest_lx), most)
+            new_lx, new_l2 = rest_lx + weight * element * tried.astype(F), rest_l2 + weight * tried.astype(F) * tried.astype(F)
+            better = going & (rest_lx > 0) & (rest_l2 > 0) & (tried != codes[place]) & (new_lx * new_lx * sum_l2 > sum_lx * sum_lx * new_l2)
+            codes[place] = np.where(better, tried.astype(np.uint8), codes[place])
+            sum_lx, sum_l2 = np.where(better, new_lx, sum_lx), np.where(better, new_l2, sum_l2)
+            changed |= better
+        going &= changed
+        if not going.any():
+            break
+    zero = highest < NEGLIGIBLE
+    codes[:, zero] = 0
+    return np.where(zero | ~(sum_l2 > 0), F(0), sum_lx / sum_l2), codes.T
+
+
+def with_minima(groups: Array, out: Array, most: int, first: float, steps: int, given: Array | None) -> Array:
     """Scales and minima of Q4_K and Q5_K; answers the codes [blocks, 256]."""
     x = down(groups.reshape(-1, 32))
-    weights = np.sqrt(total(x * x) / F(32)) + np.abs(x)
-    scales, minima, codes = scale_and_minimum(x, weights, most, first, 0.1, steps)
+    weights = np.sqrt(total(x * x) / F(32)) + np.abs(x) if given is None else down(given.reshape(-1, 32))
+    scales, minima, codes = scale_and_minimum(x, weights, most, *((first, 0.1, steps) if given is None else IMPORTANT))
     stored = []
     for field, values in (("d", blockwise(scales, 8)), ("dmin", blockwise(minima, 8))):
+        if given is not None:
+            out[field], found = above_zero(values, blockwise(total(weights), 8), 63)
+            stored.append(np.minimum(found, np.uint8(63)) if most == 31 else found)
+            continue
         highest = np.maximum(values.max(1), F(0))
         factor = np.where(highest > 0, F(63) / highest, F(0))
         stored.append(np.minimum(nearest(factor[:, None] * values).astype(np.uint8), np.uint8(63)))
@@ -326,14 +429,14 @@ def pack_scales_and_mins(scales: Array, minima: Array) -> Array:
     return np.concatenate([first, second, scales[:, 4:] & 15 | (minima[:, 4:] & 15) << 4], axis=1)
 
 
-@encoder("Q4_K")
-def q4_k(groups: Array, out: Array) -> None:
-    out["qs"] = pack_nibbles(with_minima(groups, out, 15, -1.0, 20), 32)
+@encoder("Q4_K", weighted=True)
+def q4_k(groups: Array, out: Array, weights: Array | None = None) -> None:
+    out["qs"] = pack_nibbles(with_minima(groups, out, 15, -1.0, 20, weights), 32)
 
 
-@encoder("Q5_K")
-def q5_k(groups: Array, out: Array) -> None:
-    codes = with_minima(groups, out, 31, -0.5, 15)
+@encoder("Q5_K", weighted=True)
+def q5_k(groups: Array, out: Array, weights: Array | None = None) -> None:
+    codes = with_minima(groups, out, 31, -0.5, 15, weights)
     out["qs"] = pack_nibbles(codes & 15, 32)
     out["qh"] = pack_bits((codes >> 4).astype(np.uint8).reshape(len(groups), 8, 32).swapaxes(1, 2))[..., 0]
 
@@ -362,15 +465,21 @@ def q3_search(x: Array) -> tuple[Array, Array]:
     return np.where(zero | ~(sum_l2 > 0), F(0), sum_lx / sum_l2), codes
 
 
-@encoder("Q3_K")
-def q3_k(groups: Array, out: Array) -> None:
+@encoder("Q3_K", weighted=True)
+def q3_k(groups: Array, out: Array, weights: Array | None = None) -> None:
     x = down(groups.reshape(-1, 16))
-    scales, codes = q3_search(x)
-    values = blockwise(scales, 16)
-    most = greatest(values.T)
-    factor = F(-32) / most
-    stored = np.where(most[:, None] != 0, np.clip(nearest(factor[:, None] * values).astype(np.int8), -32, 31) + 32, 0).astype(np.uint8)
-    out["d"] = np.where(most != 0, F(1) / factor, F(0))
+    if weights is None:
+        scales, codes = q3_search(x)
+        values = blockwise(scales, 16)
+        most = greatest(values.T)
+        factor = F(-32) / most
+        stored = np.where(most[:, None] != 0, np.clip(nearest(factor[:, None] * values).astype(np.int8), -32, 31) + 32, 0).astype(np.uint8)
+        out["d"] = np.where(most != 0, F(1) / factor, F(0))
+    else:
+        w = down(weights.reshape(-1, 16))
+        scales, codes = around_zero(x, 4, w)
+        out["d"], found = around_zero(down(blockwise(scales, 16)), 32, down(blockwise(total(w), 16)))
+        stored = found.T.astype(np.uint8)
     out["scales"] = np.concatenate([pack_nibbles(stored & 15, 8), pack_pairs(stored >> 4, 4)], axis=1)
     d = (out["d"].astype(F)[:, None] * (stored.astype(F) - F(32))).reshape(-1)
     final = recoded(x, codes, d, -4, 3).reshape(len(groups), -1)
@@ -378,39 +487,47 @@ def q3_k(groups: Array, out: Array) -> None:
     out["qs"] = pack_pairs(final & 3, 32)
 
 
-def q6_search(x: Array, most_code: int) -> tuple[Array, Array]:
-    """Scale and codes around zero of least squared error, weighted by the square of each element; tries 19 scales. make_qx_quants with rmse_type 1."""
+def around_zero(x: Array, most_code: int, weights: Array | None = None) -> tuple[Array, Array]:
+    """Scale and codes 0 to 2 * most_code - 1 around zero of least weighted error; tries 19 scales. The reference's make_qx_quants.
+
+    Without weights the square of each element is its weight (rmse_type 1).
+    """
     most = greatest(x)
-    weights = x * x
+    weights = x * x if weights is None else weights
     pulls = weights * x
 
     scratch = np.empty_like(x)
 
-    def tried(factor: Array, out: Array) -> tuple[Array, Array]:
-        np.rint(np.multiply(factor, x, out=out), out=out)
-        np.minimum(np.maximum(out, F(-most_code), out=out), F(most_code - 1), out=out)
-        sum_lx = total(np.multiply(pulls, out, out=scratch))
-        return sum_lx, total(np.multiply(np.multiply(weights, out, out=scratch), out, out=scratch))
-    codes, others = np.empty_like(x), np.empty_like(x)
-    sum_lx, sum_l2 = tried(F(-most_code) / most, codes)
+    def coded(factor: Array) -> Array:
+        return np.clip(np.rint(np.multiply(factor, x, out=codes), out=codes), F(-most_code), F(most_code - 1), out=codes)
+
+    def tried(factor: Array) -> tuple[Array, Array]:
+        coded(factor)
+        sum_lx = total(np.multiply(pulls, codes, out=scratch))
+        return sum_lx, total(np.multiply(np.multiply(weights, codes, out=scratch), codes, out=scratch))
+    codes = np.empty_like(x)
+    found = F(-most_code) / most
+    sum_lx, sum_l2 = tried(found)
     scale = np.where(sum_l2 != 0, sum_lx / sum_l2, F(0))
     best = scale * sum_lx
     for step in (*range(-9, 0), *range(1, 10)):
-        sum_lx, sum_l2 = tried(-(F(most_code) + F(0.1) * F(step)) / most, others)
+        factor = -(F(most_code) + F(0.1) * F(step)) / most
+        sum_lx, sum_l2 = tried(factor)
         better = (sum_l2 > 0) & (sum_lx * sum_lx > best * sum_l2)
-        np.copyto(codes, others, where=better)
+        found = np.where(better, factor, found)
         scale = np.where(better, sum_lx / sum_l2, scale)
         best = np.where(better, scale * sum_lx, best)
     zero = np.abs(most) < NEGLIGIBLE
+    coded(found)
     codes += F(most_code)
     codes[:, zero] = 0
     return np.where(zero, F(0), scale), codes
 
 
-@encoder("Q6_K")
-def q6_k(groups: Array, out: Array) -> None:
+@encoder("Q6_K", weighted=True)
+def q6_k(groups: Array, out: Array, weights: Array | None = None) -> None:
     x = down(groups.reshape(-1, 16))
-    scales, codes = q6_search(x, 32)
+    scales, codes = around_zero(x, 32, None if weights is None else down(weights.reshape(-1, 16)))
     values = blockwise(scales, 16)
     most = greatest(values.T)
     factor = F(-128) / most
@@ -433,10 +550,10 @@ def nearest_iq4(values: Array) -> Array:
     return HALFWAY[np.nan_to_num(doubled, nan=255.0).astype(np.int32) + 256]
 
 
-def iq4_search(x: Array) -> Array:
-    """The scale of each column of 32: least squares, weighted by the square of each element, over 16 trials. quantize_row_iq4_nl_impl."""
+def iq4_search(x: Array, given: Array | None) -> Array:
+    """The scale of each column of 32: least squares over 16 trials, weighted by the square of each element if not otherwise. quantize_row_iq4_nl_impl."""
     most = greatest(x)
-    weights = x * x
+    weights = x * x if given is None else down(given.reshape(-1, 32))
 
     def tried(factor: Array) -> tuple[Array, Array]:
         points = IQ4[nearest_iq4(factor * x)]
@@ -453,15 +570,15 @@ def iq4_search(x: Array) -> Array:
     return np.where(np.abs(most) < NEGLIGIBLE, F(0), scale)
 
 
-@encoder("IQ4_NL")
-def iq4_nl(groups: Array, out: Array) -> None:
-    scales = iq4_search(down(groups))
+@encoder("IQ4_NL", weighted=True)
+def iq4_nl(groups: Array, out: Array, weights: Array | None = None) -> None:
+    scales = iq4_search(down(groups), weights)
     out["d"], out["qs"] = scales, pack_nibbles(nearest_iq4(groups * inverse(scales)[:, None]), 16)
 
 
-@encoder("IQ4_XS")
-def iq4_xs(groups: Array, out: Array) -> None:
-    values = blockwise(iq4_search(down(groups.reshape(-1, 32))), 8)
+@encoder("IQ4_XS", weighted=True)
+def iq4_xs(groups: Array, out: Array, weights: Array | None = None) -> None:
+    values = blockwise(iq4_search(down(groups.reshape(-1, 32)), weights), 8)
     d = -greatest(values.T) / F(32)
     out["d"] = d
     stored = np.clip(nearest(inverse(d)[:, None] * values), -32, 31)

@@ -1,4 +1,4 @@
-"""Which type each tensor of a language model gets in a named scheme (Q4_K_M and the rest), as llama-quantize decides it without an importance matrix.
+"""Which type each tensor of a language model gets in a named scheme (Q4_K_M and the rest), as llama-quantize decides it.
 
 The decisions are rows of tables: schemes, the place where they hold, the type. The first row that fits counts. Source: llama.cpp src/llama-quant.cpp.
 """
@@ -62,7 +62,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Model:
-    """What the decisions depend on. `sharing` is how many heads share a key and a value."""
+    """What the decisions depend on. `sharing` is how many heads share a key and a value, `weighed` whether there is an importance matrix."""
 
     architecture: str
     layers: int
@@ -70,6 +70,7 @@ class Model:
     experts: int
     heads: int = 0
     key_heads: int = 0
+    weighed: bool = False
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any]) -> Model:
@@ -107,6 +108,9 @@ WHERE: dict[str, Callable[[Place], bool]] = {
     "first eighth": lambda place: place.index < place.count // 8,
     "first sixteenth": lambda place: place.index < place.count // 16,
     "middle": lambda place: place.count // 8 <= place.index < 7 * place.count // 8,
+    "not weighed": lambda place: not place.model.weighed,
+    "first eighth, weighed": lambda place: place.index < place.count // 8 and place.model.weighed,
+    "first eighth, not weighed": lambda place: place.index < place.count // 8 and not place.model.weighed,
     "more bits": _more_bits,
     "eight experts": lambda place: place.model.eight_experts,
     "first eighth, or eight experts and more bits": lambda place: place.index < place.count // 8 or (place.model.eight_experts and _more_bits(place)),
@@ -122,16 +126,18 @@ RULES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "value": (
         ("IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M", "shared heads or experts", "Q4_K"), ("IQ2_S IQ2_M", "", "IQ3_S"),
         ("IQ1_S IQ1_M IQ2_XXS IQ2_XS", "", "Q2_K"), ("Q2_K Q2_K_S IQ3_XXS IQ3_XS IQ3_S", "shared heads", "Q4_K"), ("Q2_K", "", "Q3_K"),
-        ("IQ3_XXS", "", "IQ3_S"), ("IQ3_M", "", "Q4_K"), ("Q3_K_M", "first two", "Q5_K"), ("Q3_K_M", "", "Q4_K"), ("Q3_K_L", "", "Q5_K"),
+        ("IQ3_XXS", "not weighed", "IQ3_S"), ("IQ3_M", "", "Q4_K"), ("Q3_K_M", "first two", "Q5_K"), ("Q3_K_M", "", "Q4_K"), ("Q3_K_L", "", "Q5_K"),
         ("IQ4_NL IQ4_XS", "shared heads", "Q5_K"), ("Q4_K_M Q5_K_M", "more bits", "Q6_K"), ("Q4_K_S", "first four", "Q5_K")),
     "key": (("IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M", "eight experts", "Q4_K"), ("IQ3_XS", "", "IQ3_XXS"), ("IQ3_XXS", "", "IQ2_S")),
     "query": (("IQ3_XS", "", "IQ3_XXS"), ("IQ3_XXS", "", "IQ2_S")),
     "down": (
         ("IQ2_S IQ2_M", "first eighth", "IQ3_S"), ("IQ1_S IQ1_M IQ2_XXS IQ2_XS", "first eighth", "Q2_K"), ("Q2_K", "", "Q3_K"),
-        ("Q2_K_S IQ3_XXS", "first eighth", "Q4_K"), ("IQ3_XXS", "", "Q3_K"), ("Q3_K_M", "first sixteenth", "Q5_K"), ("Q3_K_M", "falcon, more bits", "Q4_K"),
+        ("Q2_K_S", "first eighth", "Q4_K"), ("IQ3_XXS", "first eighth, not weighed", "Q4_K"), ("IQ3_XXS", "not weighed", "Q3_K"),
+        ("Q3_K_M", "first sixteenth", "Q5_K"), ("Q3_K_M", "falcon, more bits", "Q4_K"),
         ("Q3_K_M", "falcon", "Q3_K"), ("Q3_K_M", "", "Q4_K"), ("IQ3_M", "first eighth, or eight experts and more bits", "Q4_K"), ("Q3_K_L", "falcon", "Q4_K"),
         ("Q3_K_L", "", "Q5_K"), ("Q4_K_M", "falcon, first sixteenth", "Q6_K"), ("Q4_K_M", "falcon, more bits", "Q5_K"), ("Q4_K_M", "falcon", "Q4_K"),
-        ("Q4_K_M Q5_K_M", "more bits", "Q6_K"), ("IQ4_NL IQ4_XS", "first eighth", "Q5_K"), ("Q4_K_S", "first eighth, not falcon", "Q5_K")),
+        ("Q4_K_M Q5_K_M", "more bits", "Q6_K"), ("IQ4_NL IQ4_XS", "first eighth, not weighed", "Q5_K"), ("Q4_K_S", "first eighth, not falcon", "Q5_K"),
+        ("Q4_0", "first eighth, weighed", "Q4_1"), ("Q5_0", "first eighth, weighed", "Q5_1")),
     "attention output": (
         ("Q3_K_L", "falcon", "Q4_K"), ("Q2_K IQ3_XS IQ3_XXS Q3_K_S Q3_K_M IQ4_NL Q4_K_S Q4_K_M IQ3_S IQ3_M IQ4_XS", "falcon", ""),
         ("Q2_K IQ3_XS IQ3_XXS Q3_K_S Q3_K_M IQ4_NL Q4_K_S Q4_K_M IQ3_S IQ3_M IQ4_XS IQ1_S IQ1_M IQ2_XXS IQ2_XS IQ2_S IQ2_M", "eight experts", "Q5_K"),

@@ -1,12 +1,14 @@
 """Tensors whose data are blocks of a ggml type. To whoever reads them they are float32; a writer that knows blocks takes them as they are."""
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import Damaged, Unsupported
 from isomorph.quant.blocks import BlockType
-from isomorph.tensors import CHUNK, NUMBER, StackedTensor, Tensor, dims_of, numpy_type
+from isomorph.tensors import CHUNK, NUMBER, SliceTensor, StackedTensor, Tensor, dims_of, numpy_type, release
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,19 +86,47 @@ class _Decoded(Tensor):
 
 
 class EncodedTensor(QuantizedTensor):
-    """Blocks of type `kind` made from another tensor, slab by slab, when they are written. Raises `Unsupported` then for values that are not finite."""
+    """Blocks of type `kind` made from another tensor, slab by slab on several threads, when they are written.
 
-    def __init__(self, kind: BlockType, source: Any):
+    `importance` is float32 [columns] or, for stacked experts, [experts, columns]. Raises `Unsupported` when written for values that are not finite.
+    """
+
+    def __init__(self, kind: BlockType, source: Any, importance: np.ndarray | None = None, threads: int = 1):
         Tensor.__init__(self, source.name, NUMBER["FLOAT"], dims_of(source))
-        self.kind, self.source, self.swapped = kind, source, False
+        self.kind, self.source, self.swapped, self.importance, self.threads = kind, source, False, importance, threads
         if not self.dims or self.dims[-1] % kind.elements:
             raise Damaged(f"rows of {self.dims[-1:]} elements are no whole number of blocks of {kind.elements}", where=str(source.name))
 
     def stored(self) -> Iterator[Any]:
+        """Slabs of whole rows, in order; no more of them wait than there are threads."""
+        if self.threads < 2 or self.size <= SLAB:
+            yield from (self._encoded(first, slab) for first, slab in self._rows())
+            return
+        waiting: deque[Future] = deque()
+        with ThreadPoolExecutor(self.threads) as pool:
+            for first, slab in self._rows():
+                waiting.append(pool.submit(self._encoded, first, slab))
+                if len(waiting) > self.threads:
+                    yield waiting.popleft().result()
+            yield from (each.result() for each in waiting)
+
+    def _rows(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Slabs of whole rows, each with the number of its first row."""
+        first, columns = 0, self.dims[-1]
+        for slab in float_slabs(self.source, max(1, SLAB // columns) * columns):
+            yield first, slab
+            first += len(slab) // columns
+
+    def _encoded(self, first: int, slab: np.ndarray) -> Any:
+        """The blocks of the rows from `first` on."""
+        import numpy as np
+
         from isomorph.quant.encode import quantize
-        for slab in float_slabs(self.source, SLAB // self.kind.elements * self.kind.elements):
-            _require_finite(slab, self.name)
-            yield quantize(self.kind.name, slab.reshape(-1, self.kind.elements)).reshape(-1).data
+        _require_finite(slab, self.name)
+        rows, importance = slab.reshape(-1, self.dims[-1]), self.importance
+        if importance is not None and importance.ndim > 1:          # each expert has its own
+            importance = importance[np.arange(first, first + len(rows)) // self.dims[-2]]
+        return quantize(self.kind.name, rows, importance).reshape(-1).data
 
     def numpy(self) -> np.ndarray:
         import numpy as np
@@ -126,6 +156,12 @@ class CastTensor(Tensor):
 def float_slabs(tensor: Any, step: int) -> Iterator[np.ndarray]:
     """The elements of a tensor as float32, `step` at a time. Mapped data are never whole in memory, computed ones are as their function makes them."""
     import numpy as np
+    if type(tensor) is QuantizedTensor and step % tensor.kind.elements == 0:
+        for start in range(0, tensor.size, step):
+            stop = min(start + step, tensor.size)
+            yield tensor.slab(start, stop)
+            release(tensor.blocks[start // tensor.kind.elements * tensor.kind.bytes:stop // tensor.kind.elements * tensor.kind.bytes])
+        return
     if isinstance(tensor, QuantizedTensor):
         for chunk in tensor.chunks():
             slab = np.frombuffer(chunk, np.float32)
@@ -142,6 +178,8 @@ def float_slabs(tensor: Any, step: int) -> Iterator[np.ndarray]:
             yield (piece.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
         else:
             yield piece.astype(np.float32, copy=False)
+        if isinstance(tensor, SliceTensor):                   # pages of the mapping that another thread still reads come back by themselves
+            release(tensor.data[start * flat.itemsize:(start + len(piece)) * flat.itemsize])
 
 
 def _require_finite(slab: np.ndarray, name: str | None) -> None:
