@@ -65,10 +65,23 @@ def _value_changes(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[dic
             continue
         a, b = tensor.numpy(), twin.numpy()
         if a.dtype.kind not in "OSU" and a.tobytes() != b.tobytes():
-            changes.append({"name": name, "first": statistics(a), "second": statistics(b), "max_abs": _greatest_difference(a, b)})
+            changes.append({"name": name, "first": statistics(a), "second": statistics(b), "max_abs": _greatest_difference(a, b), "snr_db": _snr(a, b)})
         elif a.dtype.kind in "OSU" and (a != b).any():
             changes.append({"name": name, "first": "text", "second": "other text"})
     return changes
+
+
+def _snr(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Decibels of the first over what the second differs by; None where they are no finite numbers."""
+    import numpy as np
+    if a.dtype.kind == "c" or not a.size:
+        return None
+    signal = noise = 0.0
+    for start in range(0, a.size, SAMPLE):
+        one, other = (each.reshape(-1)[start:start + SAMPLE].astype(np.float64) for each in (a, b))
+        signal, noise = signal + float(np.square(one).sum()), noise + float(np.square(one - other).sum())
+    ratio = signal / noise if noise else 0.0
+    return float(10 * np.log10(ratio)) if np.isfinite(ratio) and ratio > 0 else None
 
 
 def statistics(array: np.ndarray) -> dict[str, float]:

@@ -121,8 +121,12 @@ class Generation:
             text = rendered(self.template, values)
         tokens = list(self.tokenizer.encode(text, add_special_tokens=False).ids)
         first = self.tokenizer.token_to_id(self.word("bos")) if self.word("bos") else None
-        begins = self.keys.get(KEY + "add_bos_token", self.keys.get(KEY + "model") == "llama")
-        return [first, *tokens] if begins and first is not None and tokens[:1] != [first] else tokens
+        return [first, *tokens] if self.begins and first is not None and tokens[:1] != [first] else tokens
+
+    @property
+    def begins(self) -> bool:
+        """Whether a token of its own begins every text."""
+        return bool(self.keys.get(KEY + "add_bos_token", self.keys.get(KEY + "model") == "llama"))
 
     @cached_property
     def ends(self) -> frozenset[int]:
@@ -142,14 +146,21 @@ class Generation:
         random, given, length = np.random.default_rng(seed), prompt, 0
         self.session.forget()
         for _ in range(most):
+            token = _chosen(self.logits(given, length)[-1], temperature, random)
             length += len(given)
-            feeds = {"input_ids": np.asarray([given], np.int64), "attention_mask": np.ones((1, length), np.int64),
-                     "position_ids": np.arange(length - len(given), length, dtype=np.int64)[None]}
-            token = _chosen(self.session.run(feeds)["logits"][0, -1], temperature, random)
             if token in self.ends and not through:
                 return
             yield token
             given = [token]
+
+    def logits(self, given: list[int], length: int) -> np.ndarray:
+        """[tokens, words] behind each of the given tokens, which follow `length` others that the session has read."""
+        import numpy as np
+        whole = length + len(given)
+        feeds = {"input_ids": np.asarray([given], np.int64), "attention_mask": np.ones((1, whole), np.int64),
+                 "position_ids": np.arange(length, whole, dtype=np.int64)[None]}
+        known = {port.name for port in self.session.inputs()}
+        return self.session.run({name: array for name, array in feeds.items() if name in known})["logits"][0]
 
     def text(self, prompt: list[int], **options: Any) -> Iterator[str]:
         """The answer, in pieces that are whole letters."""
@@ -164,12 +175,14 @@ class Generation:
 
 
 def _carried(model: Model) -> dict[str, Any]:
-    """Keys and values: each output is the input of the next run, empty before the first."""
+    """Keys and values, or states: each output is the input of the next run, empty or zeros before the first."""
     found = {}
     for value in model.graph.inputs:
         if str(value.name).startswith("past_key_values."):
             dims: list[Any] = list(value.shape or ())
-            found[str(value.name).replace("past_key_values", "present")] = [str(value.name), [1, dims[1], 0, dims[3]]]
+            known = {"batch": 1, "past": 0}
+            found[str(value.name).replace("past_key_values", "present")] = [
+                str(value.name), [dim if isinstance(dim, int) else known[str(getattr(dim, "value", dim))] for dim in dims]]
     return found
 
 

@@ -128,18 +128,20 @@ class Plan:
 
 
 def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = None, names: str | None = None,
-         external_data: bool | None = None, signature: str | None = None,
+         external_data: bool | None = None, signature: str | None = None, genai: bool | None = None,
          input_shapes: Mapping[str, Sequence[int]] | None = None, progress: Progress = SILENT) -> Plan:
     """What converting `source` (a path) to the format named `to` would do: a dry run of the conversion itself.
 
     `opset` is the ONNX version to write; `dtype` ("fp16", "bf16", "fp32") the type to store float weights in; `names` ("gguf", "huggingface") how the
-    weights of a language model are named and laid out; `external_data` puts the weights of an ONNX file beside it; `signature` chooses an
+    weights of a language model are named and laid out; `external_data` puts the weights of an ONNX file beside it, `genai` what onnxruntime-genai asks for
+    beside the graph of a language model; `signature` chooses an
     entry point; `input_shapes` fixes the shapes of inputs, by name or by their place ("0"), -1 for a size that stays open.
     Raises `NotRecognised`, `Damaged` or `Unsafe` for the source, `Usage` for an unknown format or an option that it does not take.
     """
     artifact = Artifact.open(source)
     match, target = _table.identify(artifact), _table.get(to)
     options = {name: value for name, value in (("opset", opset), ("dtype", dtype), ("names", names), ("external_data", external_data), ("signature", signature),
+                                               ("genai", genai),
                                                ("input_shapes", dict(input_shapes) if input_shapes else None)) if value is not None}
     made = Plan(artifact, match, target, options)
     if target.write is None:
@@ -164,13 +166,14 @@ def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = 
 
 def convert(source: Any, destination: str | Path, *, to: str | None = None, opset: int | None = None, verify: bool = True, force: bool = False,
             dtype: str | None = None, names: str | None = None, external_data: bool | None = None, signature: str | None = None,
-            input_shapes: Mapping[str, Sequence[int]] | None = None, provenance: bool = False, timeout: float = 300.0, progress: Progress = SILENT) -> Report:
+            genai: bool | None = None, input_shapes: Mapping[str, Sequence[int]] | None = None, provenance: bool = False, timeout: float = 300.0,
+            progress: Progress = SILENT) -> Report:
     """Converts a model file: `plan(...)` and `run(destination)`. The format comes from the suffix of `destination` unless `to` names it."""
     path = Path(destination)
     if path.exists() and not force:
         raise Usage("the output exists already", where=str(path), hint="choose another name or add --force")
     _never_the_source(Artifact.open(source), path)
-    made = plan(source, to=to or _format_of(path), opset=opset, dtype=dtype, names=names, external_data=external_data, signature=signature,
+    made = plan(source, to=to or _format_of(path), opset=opset, dtype=dtype, names=names, external_data=external_data, signature=signature, genai=genai,
                 input_shapes=input_shapes, progress=progress)
     return made.run(path, force=force, verify=verify, provenance=provenance, timeout=timeout, progress=progress)
 

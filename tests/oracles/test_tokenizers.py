@@ -73,6 +73,13 @@ def test_what_is_no_tokenizer_is_damaged(document):
         vocabulary.keys(document, {})
 
 
+@pytest.mark.parametrize("keys", [{"tokenizer.ggml.merges": ["a b"]}, {"tokenizer.ggml.model": "llama", "tokenizer.ggml.unknown_token_id": 9},
+                                  {"tokenizer.ggml.model": "bert", "tokenizer.ggml.unknown_token_id": "x"}, {"tokenizer.ggml.merges": 3}])
+def test_keys_that_contradict_each_other_are_damaged(keys):
+    with pytest.raises(Damaged):
+        tokenizer({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": ["a", "b"]} | keys)
+
+
 def test_text_comes_back():
     made, _ = tokenizer(gguf.read(Artifact.open(zoo("smollm2"))).metadata)
     for text in ("Hello, world!", " two  blanks", "ünïcode 🦙 漢字", "line\nline\n\n", "1234567"):

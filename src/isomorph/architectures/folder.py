@@ -32,10 +32,16 @@ def beside(content: Checkpoint) -> tuple[dict[str, str], list[Finding]]:
     family = family_of_gguf(str(keys.get("general.architecture", "")), content)
     files = {CONFIG: _text(config(content, family))}
     try:
-        from isomorph.architectures.tokenizer import tokenizer
-        made, findings = tokenizer(keys)
+        texts, findings = tokenizer_files(keys, family.name)
     except (Missing, Unsupported) as error:
         return files, [Finding("tokenizer.left-out", Severity.MEDIUM, "tokenizer.json", f"no tokenizer is written: {error.what}", error.hint)]
+    return files | texts, findings
+
+
+def tokenizer_files(keys: Mapping[str, Any], name: str) -> tuple[dict[str, str], list[Finding]]:
+    """tokenizer.json and tokenizer_config.json of the keys of the architecture `name`. Raises `Unsupported` and `Missing` as `tokenizer` does."""
+    from isomorph.architectures.tokenizer import tokenizer
+    made, findings = tokenizer(keys)
     words = {name: made.id_to_token(keys[key]) for name in SPECIAL if isinstance(keys.get(key := f"tokenizer.ggml.{NAMED.get(name, name)}_token_id"), int)}
     if keys.get("tokenizer.ggml.add_bos_token") and words.get("bos"):
         from tokenizers.processors import TemplateProcessing
@@ -45,8 +51,8 @@ def beside(content: Checkpoint) -> tuple[dict[str, str], list[Finding]]:
     settings |= {f"{name}_token": word for name, word in words.items() if word}
     template = keys.get("tokenizer.chat_template")
     settings |= {"chat_template": template} if isinstance(template, str) else {}
-    settings |= {"model_max_length": keys[key]} if (key := f"{family.name}.context_length") in keys else {}
-    return files | {TOKENIZER: made.to_str(), SETTINGS: _text(settings)}, findings
+    settings |= {"model_max_length": keys[key]} if (key := f"{name}.context_length") in keys else {}
+    return {TOKENIZER: made.to_str(), SETTINGS: _text(settings)}, findings
 
 
 def config(content: Checkpoint, family: Family) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from isomorph.errors import Damaged, Missing, Unsupported
+from isomorph.errors import Damaged, IsomorphError, Missing, Unsupported
 from isomorph.report import Finding, Severity
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ LONGEST_WORD = 100                                          # letters that WordP
 
 def tokenizer(metadata: Mapping[str, Any]) -> tuple[Tokenizer, list[Finding]]:
     """The tokenizer of a GGUF file, which adds no special tokens by itself. Raises `Unsupported` for a file without one or of a kind that is not built,
-    `Missing` where `tokenizers` is not installed."""
+    `Missing` where `tokenizers` is not installed, `Damaged` for keys that contradict each other."""
     tokenizers = _package()
     kind = metadata.get(KEY + "model")
     if kind not in MODELS or KEY + "tokens" not in metadata:
@@ -33,7 +33,12 @@ def tokenizer(metadata: Mapping[str, Any]) -> tuple[Tokenizer, list[Finding]]:
     words = list(metadata[KEY + "tokens"])
     types = list(metadata.get(KEY + "token_type", [])) or [1] * len(words)
     findings: list[Finding] = []
-    made = MODELS[kind](tokenizers, metadata, words, types, findings)
+    try:
+        made = MODELS[kind](tokenizers, metadata, words, types, findings)
+    except IsomorphError:
+        raise
+    except Exception as error:                              # the package raises nothing narrower, and the keys are whatever a file says
+        raise Damaged(f"the keys make no tokenizer: {str(error)[:200]}", where=KEY + "model") from None
     special = [tokenizers.AddedToken(word, special=True, normalized=False) for word, number in zip(words, types, strict=False) if number == CONTROL]
     given = [tokenizers.AddedToken(word, special=False, normalized=False) for word, number in zip(words, types, strict=False) if number == USER_DEFINED]
     made.add_special_tokens(special)
@@ -61,14 +66,26 @@ def _package() -> Any:
 
 def byte_level(tokenizers: Any, metadata: Mapping[str, Any], words: list[str], types: Sequence[int], findings: list[Finding]) -> Tokenizer:
     """GPT-2's kind: bytes are written as letters, words are cut by expressions, and merged by rank."""
-    merges = [tuple(merge.split(" ", 1)) for merge in metadata.get(KEY + "merges", [])]
-    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=_numbered(words), merges=merges, fuse_unk=False, ignore_merges=_ignores_merges(metadata)))
+    numbers = _numbered(words)
+    merges = _ranked(metadata, numbers)
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=numbers, merges=merges, fuse_unk=False, ignore_merges=_ignores_merges(metadata)))
     name, stated = str(metadata.get(KEY + "pre", "")), _stated(metadata)
     if name not in cuts():
         findings.append(Finding("tokenizer.cut", Severity.MEDIUM, KEY + "pre", f"how text is cut is called {name!r}, which is not known; it is cut by default"))
     made.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(cutting(stated.get("expressions") or cuts().get(name, cuts()["default"])))
     made.decoder = tokenizers.decoders.ByteLevel()
     return made
+
+
+def _ranked(metadata: Mapping[str, Any], numbers: Mapping[str, int]) -> list[tuple[str, str]]:
+    """The merges, the first first. The package does not survive one that makes no word, so they are compared with the words before. Raises `Damaged`."""
+    found: list[tuple[str, str]] = []
+    for merge in metadata.get(KEY + "merges", []):
+        one, blank, other = merge.partition(" ")
+        if not blank or not all(word in numbers for word in (one, other, one + other)):
+            raise Damaged(f"the merge {merge[:60]!r} makes no word of the vocabulary", where=KEY + "merges")
+        found.append((one, other))
+    return found
 
 
 def cutting(expressions: Sequence[str]) -> list[Any]:
@@ -125,9 +142,10 @@ def _merges(words: Sequence[str], scores: Sequence[float], numbers: Mapping[str,
 
 def lines(tokenizers: Any, metadata: Mapping[str, Any], words: list[str], types: Sequence[int], findings: list[Finding]) -> Tokenizer:
     """Gemma 4's kind: as sentencepiece writes blanks, merged by rank, cut only where lines end; what is in no word goes as bytes."""
-    merges = [tuple(merge.split(" ", 1)) for merge in metadata.get(KEY + "merges", [])]
+    numbers = _numbered(words)
+    merges = _ranked(metadata, numbers)
     unknown = words[int(metadata.get(KEY + "unknown_token_id", 0))]
-    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=_numbered(words), merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=BYTE in types))
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=numbers, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=BYTE in types))
     made.normalizer = tokenizers.normalizers.Replace(" ", BLANK)
     made.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex("[^\\n]+|[\\n]+"), behavior="isolated")
     made.decoder = tokenizers.decoders.Sequence([tokenizers.decoders.Replace(BLANK, " "), tokenizers.decoders.ByteFallback(), tokenizers.decoders.Fuse()])

@@ -17,14 +17,21 @@ MOST_ROWS = 40
 @click.option("--atol", type=float, help="Absolute tolerance, instead of the one that follows from types and operators.")
 @click.option("--rtol", type=float, help="Relative tolerance.")
 @click.option("--bisect", is_flag=True, help="Where they differ, find the first value that does.")
+@click.option("--text", metavar="FILE", type=click.Path(exists=True, dir_okay=False), help="Compare what two language models expect next in a text.")
+@click.option("--window", type=click.IntRange(4), default=512, show_default=True, help="Tokens of the text that are read at once.")
+@click.option("--windows", type=click.IntRange(1), help="How many of them are read; all where it is not given.")
+@click.option("--most-divergence", type=click.FloatRange(0), help="The mean divergence in nats that still counts as the same.")
 @feeding
-def command(out: Output, first: str, second: str, atol: float | None, rtol: float | None, bisect: bool, **arguments: Any) -> int:
+def command(out: Output, first: str, second: str, atol: float | None, rtol: float | None, bisect: bool, text: str | None, window: int, windows: int | None,
+            most_divergence: float | None, **arguments: Any) -> int:
     """Prove that two files compute the same.
 
     Both get the same inputs. Each runs in its own runtime where that is installed ("native"), else rewritten as ONNX ("re-read").
-    Files of weights are compared tensor by tensor.
+    Files of weights are compared tensor by tensor; two language models with --text by their divergence, perplexity and favourites.
     Exits with 1 where results differ.
     """
+    if text is not None:
+        return _language(out, first, second, text, window, windows or 0, most_divergence, feeding_options(arguments)["timeout"])
     import isomorph
     report = isomorph.verify(first, second, atol=atol, rtol=rtol, bisect=bisect, progress=out.progress(), **feeding_options(arguments))
     facts = report.facts
@@ -41,6 +48,29 @@ def command(out: Output, first: str, second: str, atol: float | None, rtol: floa
     if "bisection" in facts:
         _show_bisection(out, facts["bisection"])
     out.line("same" if facts["passed"] else "different")
+    return 0 if facts["passed"] else 1
+
+
+def _language(out: Output, first: str, second: str, text: str, window: int, windows: int, most: float | None, timeout: float) -> int:
+    from pathlib import Path
+
+    from isomorph.divergence import verify as compared
+    words = Path(text).read_text("utf-8", "replace")
+    report = compared(first, second, words, window=window, most_windows=windows, most_divergence=most, timeout=timeout, progress=out.progress())
+    facts = report.facts
+    if out.as_json:
+        out.document(report.to_json())
+        return 0 if facts["passed"] else 1
+    divergence, perplexity = facts["divergence"], facts["perplexity"]
+    out.line(f"{facts['tokens']:,} tokens in {facts['windows']:,} windows of {facts['window']}")
+    out.table(("", "value", "+-"), [
+        ("divergence, nats", number(divergence["mean"]), number(divergence["error"])), ("  median", number(divergence["median"]), ""),
+        ("  99 %", number(divergence["p99"]), ""), ("  greatest", number(divergence["max"]), ""),
+        ("same favourite", f"{facts['same_top']:.2%}", ""), ("perplexity of the first", number(perplexity["first"]), number(perplexity["error"][0])),
+        ("perplexity of the second", number(perplexity["second"]), number(perplexity["error"][1])),
+        ("second / first", number(perplexity["ratio"]), number(perplexity["ratio_error"]))], right=("value", "+-"))
+    out.findings(report.findings)
+    out.line(("same" if facts["passed"] else "different") if most is not None else "measured")
     return 0 if facts["passed"] else 1
 
 

@@ -159,9 +159,10 @@ def custom_operators(model: Model, where: str) -> list[Finding]:
 
 
 def write(model: Model, path: str | os.PathLike, *, force: bool = False, progress: Progress = SILENT, opset: int | None = None,
-          external_data: bool | str = "auto") -> Report:
+          external_data: bool | str = "auto", genai: bool = False) -> Report:
     """Writes the graph at `opset` (13 up, the hub's unless given). `external_data` puts weights into `<name>.data` beside it: True, False or "auto",
-    which does so above 1.9 GB. Both files appear at the end or not at all. Peak memory is the graph and one tensor.
+    which does so above 1.9 GB. Both files appear at the end or not at all. Peak memory is the graph and one tensor. With `genai`, what onnxruntime-genai asks
+    for stands beside the graph of a language model.
 
     Raises `Usage` (the output exists, the opset is out of range, a single file would exceed 2 GB) and `Unsupported` (nodes without an equivalent).
     """
@@ -174,6 +175,7 @@ def write(model: Model, path: str | os.PathLike, *, force: bool = False, progres
     if not apart and total > EXTERNAL_ABOVE:
         raise Usage(f"{total} bytes of weights do not fit into one file, which ends at 2 GiB", where=str(path), hint="use external data")
     external = ExternalFile(_data_name(path)) if apart else None
+    texts, said = _for_generators(model, path) if genai else ({}, [])
     writer = Writer(progress, external)
     record = writer.model(graph, model.metadata)
     progress.start("write", total, "bytes")
@@ -189,10 +191,18 @@ def write(model: Model, path: str | os.PathLike, *, force: bool = False, progres
         if force and (external is None or name != external.name):
             with contextlib.suppress(FileNotFoundError):
                 path.with_name(name).unlink()
+    with files.replacing_all([path.with_name(name) for name in texts], force=force) as outputs:
+        for text, output in zip(texts.values(), outputs, strict=True):
+            output.write(text.encode("utf-8", "surrogateescape"))
     progress.finish()
     facts = {"bytes": path.stat().st_size + (external.size if external else 0), "opset": graph.graph.opset_imports.get("", 0),
              "ir_version": record.ir_version, "external_data": external.name if external and external.payloads else None}
-    return Report(str(path), findings, facts)
+    return Report(str(path), [*findings, *said], facts | ({"files": [path.name, *texts]} if texts else {}))
+
+
+def _for_generators(model: Model, path: Path) -> tuple[dict[str, str], list[Finding]]:
+    from isomorph.architectures import generators
+    return generators.beside(model, path.name)
 
 
 def _usual_opset(model: Model, newest: int) -> int:
