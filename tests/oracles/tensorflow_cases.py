@@ -389,6 +389,12 @@ def windows() -> Iterator[Row]:
     for pad in (False, True):
         yield row("NonMaxSuppressionV4", corners, scores, C(8, I32), C(0.2, F32), C(0.5, F32), pad_to_max_output_size=pad)
         yield row("NonMaxSuppressionV5", corners, scores, C(8, I32), C(0.2, F32), C(0.5, F32), C(0, F32), pad_to_max_output_size=pad)
+    odd = corners[:, [2, 1, 0, 3]]                          # corners in another order, and a box without an area
+    odd[3] = 0.5
+    for bound, least, sigma in ((1.0, 0.05, 0.5), (0.4, 0.1, 0.3), (1.0, 0.0, 0.1)):
+        for boxes, pad in ((corners, False), (odd, True)):
+            yield row("NonMaxSuppressionV5", boxes, scores, C(8, I32), C(bound, F32), C(least, F32), C(sigma, F32), pad_to_max_output_size=pad)
+    yield row("NonMaxSuppressionV5", corners, scores, C(30, I32), C(0.9, F32), C(0.3, F32), C(0.5, F32), pad_to_max_output_size=True)
     for bits, narrow in ((8, False), (8, True), (4, False)):
         yield row("FakeQuantWithMinMaxVars", f(3, 4), C(-1.0, F32), C(1.5, F32), num_bits=bits, narrow_range=narrow)
         yield row("FakeQuantWithMinMaxArgs", f(3, 4), min=-1.0, max=1.5, num_bits=bits, narrow_range=narrow)

@@ -8,9 +8,9 @@ def to_hub(model: Model) -> Model:
     """The same computation in ONNX operators; takes over the graph of `model`."""
     from isomorph import dialects
     from isomorph.dialects.tfjs import fused
-    fused.take_apart(model.graph)
-    for function in model.ir.functions.values():
-        fused.take_apart(function.graph)
+    for graph in (model.graph, *(function.graph for function in model.ir.functions.values())):
+        fused.take_apart(graph)
+        fused.told_apart(graph)
     model.dialect = "tf"
     return dialects.to_hub(model)
 

@@ -57,6 +57,13 @@ def take_apart(graph: ir.Graph) -> None:
     rewrite(graph, apart, "tf", keep=lambda node: True)
 
 
+def told_apart(graph: ir.Graph) -> None:
+    """Marks what TensorFlow.js computes in another way than TensorFlow: soft suppression leaves out boxes that overlap too much."""
+    for node in graph:
+        if node.op_type == "NonMaxSuppressionV5":
+            node.attributes["hard"] = ir.AttrInt64("hard", 1)
+
+
 def put_together(graph: ir.Graph) -> None:
     """Joins a bias and then an activation to the layer before them, in place, where nothing else reads what stands between."""
     for each in (graph, *graph.subgraphs()):
@@ -69,7 +76,8 @@ def _join(graph: ir.Graph, node: ir.Node) -> None:
     bias = _only_reader(node, {"BiasAdd"})
     if bias is None or bias.inputs[1] is None or bias.inputs[1].producer() is not None:
         return
-    activation = _only_reader(bias, {"Relu", "Relu6", "Elu", "LeakyRelu", "Sigmoid"})
+    # The kernel of depthwise convolutions forgets the slope of LeakyRelu, and its results are NaN.
+    activation = _only_reader(bias, {"Relu", "Relu6", "Elu", "Sigmoid"} | ({"LeakyRelu"} if node.op_type != "DepthwiseConv2dNative" else set()))
     last = activation or bias
     fused, kept = FUSED[node.op_type]
     names = ["BiasAdd", *([activation.op_type] if activation is not None else [])]

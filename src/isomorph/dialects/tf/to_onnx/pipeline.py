@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import rewrite
-from isomorph.dialects.tf.to_onnx import cells, control, lists, places, resources, spectra, windows  # noqa: F401    their rules stand in the same table
+from isomorph.dialects.tf.to_onnx import cells, control, detection, lists, places, resources, spectra, windows  # noqa: F401    their rules stand in the same table
 from isomorph.dialects.tf.to_onnx.lowering import Lowering
 from isomorph.dialects.tf.to_onnx.operators import to_onnx
 from isomorph.dialects.tf.to_onnx.raising import raise_control_flow

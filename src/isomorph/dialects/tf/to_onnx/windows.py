@@ -13,7 +13,7 @@ import onnx_ir as ir
 from isomorph.dialects._lower import Builder, Ints, constant
 from isomorph.dialects.tf.to_onnx.operators import DOUBLE, FLOAT, INT64, Value, number, scalar_of, single, to_onnx
 from isomorph.dialects.tflite.to_onnx import operators as lite
-from isomorph.dialects.tflite.to_onnx.operators import longs, permuted, size, sizes_of, vector
+from isomorph.dialects.tflite.to_onnx.operators import longs, permuted, size, sizes_of
 
 
 class Layout:
@@ -491,41 +491,6 @@ def adjust_contrast(op, x, factor):
     """Around the mean of every channel of every picture."""
     centre = op.ReduceMean(x, [-3, -2])
     return op.Add(op.Mul(op.Sub(x, centre), factor), centre)
-
-
-# ---- detection
-
-
-def suppressed(op: Builder, boxes: Value, scores: Value, most: Value, overlap: Value, least: Value | None) -> Value:
-    """Indices of the boxes that stay."""
-    arguments = [op.Unsqueeze(boxes, [0]), op.Unsqueeze(scores, [0, 1]), vector(op, most), op.Reshape(overlap, [1])]
-    chosen = op.NonMaxSuppression(*arguments, *([] if least is None else [op.Reshape(least, [1])]))
-    return op.Squeeze(op.Slice(chosen, [2], [3], [1]), [1])
-
-
-@to_onnx("NonMaxSuppression", "NonMaxSuppressionV2", "NonMaxSuppressionV3")
-def non_max_suppression(op, boxes, scores, most, overlap=None, least=None, *, iou_threshold=0.5):
-    return suppressed(op, boxes, scores, most, op.const(np.float32(iou_threshold)) if overlap is None else overlap, least)
-
-
-@to_onnx("NonMaxSuppressionV4")
-def non_max_suppression_v4(op, boxes, scores, most, overlap, least, *, pad_to_max_output_size=0):
-    index = suppressed(op, boxes, scores, most, overlap, least)
-    count = op.Shape(index)
-    padded = op.Pad(index, op.Concat(op.const([0]), op.Sub(vector(op, most), count), axis=0)) if pad_to_max_output_size else index
-    return padded, op.Squeeze(count, [0])
-
-
-@to_onnx("NonMaxSuppressionV5")
-def non_max_suppression_v5(op, boxes, scores, most, overlap, least, sigma: ir.Value, *, pad_to_max_output_size=0):
-    if constant(sigma) is None or constant(sigma).any():
-        op.reject("soft suppression (a sigma that is not 0) has no equivalent")
-    index = suppressed(op, boxes, scores, most, overlap, least)
-    count, kept = op.Shape(index), op.Gather(scores, index, axis=0)
-    if pad_to_max_output_size:
-        pads = op.Concat(op.const([0]), op.Sub(vector(op, most), count), axis=0)
-        index, kept = op.Pad(index, pads), op.Pad(kept, pads)
-    return index, kept, op.Squeeze(count, [0])
 
 
 # ---- quantisation
