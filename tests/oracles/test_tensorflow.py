@@ -213,6 +213,18 @@ def test_a_vocabulary_beside_the_graph_becomes_a_table(graphs: Path, tmp_path: P
     assert ran(model, tmp_path, {"x": np.asarray(["b", "q", "c"], object)})["y"].tolist() == [1, -1, 2]
 
 
+@pytest.mark.parametrize("to", ["saved_model", "tflite", "tfjs_graph"])
+def test_a_vocabulary_goes_with_the_network(graphs: Path, to: str, tmp_path: Path) -> None:
+    """As constants that are compared, because the loaders fill tables in ways of their own. The proof asks for its words."""
+    for name in {"tensorflow", "tfjs" if to == "tfjs_graph" else "tensorflow"}:
+        environments.use(name)
+    report = isomorph.convert(graphs / "vocabulary_model", tmp_path / _table.output_name(to, "out"), to=to)
+    assert report.facts["verified"] == "native"
+    ((output,),) = (report.facts["outputs"],)
+    assert output["max_abs"] == 0
+    assert output["range"] > 0
+
+
 # ---- signatures
 
 

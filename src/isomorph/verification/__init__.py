@@ -218,9 +218,10 @@ def _nature(subject: Subject, session: Session, name: str, quantised: bool) -> t
 
 
 def _graph_for_inputs(subject: Subject, ports: Sequence[Port], given: Mapping[str, Given]) -> Any:
-    """The graph that says what whole numbers, scalars, inputs without a rank and the indices that Keras takes as floats may be; None where none is to be made
-    up or the model has no form in ONNX."""
-    if all(port.name in given or ("int" not in port.dtype and port.shape and subject.format.dialect != "keras") for port in ports):
+    """The graph that says what whole numbers, texts, scalars, inputs without a rank and the indices that Keras takes as floats may be; None where none is to
+    be made up or the model has no form in ONNX."""
+    plain = [port.name for port in ports if "int" not in port.dtype and port.dtype != "object" and port.shape and subject.format.dialect != "keras"]
+    if all(port.name in given or port.name in plain for port in ports):
         return None
     try:
         return subject.hub.graph

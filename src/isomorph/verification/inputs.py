@@ -182,20 +182,22 @@ def _ranked(port: Port, graph: onnx_ir.Graph | None) -> Port:
 
 @dataclass(frozen=True)
 class Limit:
-    """What a graph tells about an input: values below `below`, or exactly `value`."""
+    """What a graph tells about an input: values below `below`, exactly `value`, or some of `texts`."""
 
     below: int = 0
     value: int | None = None
+    texts: tuple[str, ...] = ()
 
 
 def _limits(graph: onnx_ir.Graph) -> dict[str, Limit]:
     """The length of what an input indexes, which Keras takes as floats at times, or else for whole numbers a constant that they are compared with. For the
-    share of a Dropout: that nothing is dropped, because what is dropped is random."""
+    share of a Dropout: that nothing is dropped, because what is dropped is random. For texts: the words of a vocabulary."""
     limits = {}
     for value in graph.inputs:
         whole = value.dtype is not None and value.dtype.is_integer()
-        limit = _followed(value) if value.dtype is not None else None
-        if not whole and (limit is None or not limit.below):
+        text = value.dtype is not None and value.dtype.is_string()
+        limit = None if value.dtype is None else _looked_up(value) if text else _followed(value)
+        if not text and not whole and (limit is None or not limit.below):
             limit = _undropped(value)
         if limit is not None:
             limits[value.name or ""] = limit
@@ -210,6 +212,13 @@ def _undropped(value: onnx_ir.Value) -> Limit | None:
         if node.op_type == "Sub" and place == 1 and any(user.op_type == "Dropout" and where == 1 for user, where in node.outputs[0].uses()):
             return Limit(value=1)
     return None
+
+
+def _looked_up(value: onnx_ir.Value) -> Limit | None:
+    """The keys of the table that a text is looked up in."""
+    tables = (node.attributes.get("keys_strings") for node, _ in value.uses() if node.op_type == "LabelEncoder")
+    found = next((table for table in tables if table is not None), None)
+    return Limit(texts=tuple(found.as_strings())) if found is not None else None
 
 
 def _followed(value: onnx_ir.Value) -> Limit | None:
@@ -248,6 +257,8 @@ def _array(port: Port, item: Given | None, shape: tuple[int, ...], random: np.ra
         return item.array
     if item is not None and item.literal:
         return np.broadcast_to(np.array(_number(item.literal, dtype), dtype), shape).copy()
+    if dtype.kind == "O" and limit is not None and limit.texts:
+        return text_array([limit.texts[place] for place in random.integers(0, len(limit.texts), int(np.prod(shape)))], shape)
     if dtype.kind == "O":
         return text_array([f"text {number}" for number in random.integers(0, 100, int(np.prod(shape)))], shape)
     if dtype.kind == "b":

@@ -5,6 +5,8 @@ Operators that ONNX has no name for: TopKLast, ReverseAxis, NonMaxSuppressionOne
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
@@ -94,6 +96,32 @@ def optional_get_element(op, x):
 @common("ai.onnx.ml::Binarizer")
 def binarizer(op, x, *, threshold=0.0):
     return op.Cast(op.Greater(x, op.const(threshold, like=x.dtype)), to=int(x.dtype))
+
+
+@common("ai.onnx.ml::LabelEncoder")
+def label_encoder(op, x, *, keys_tensor=None, values_tensor=None, default_tensor=None, **columns):
+    """Every element is compared with every key, and the value beside the first that is equal is taken."""
+    keys, values = _column(op, "keys", keys_tensor, columns), _column(op, "values", values_tensor, columns)
+    if default_tensor is not None:
+        missing = op.const(default_tensor.numpy().reshape(()))
+    else:
+        usual = {ir.DataType.STRING: "_Unused", ir.DataType.FLOAT: -0.0}.get(values.dtype, -1)
+        kind = values.dtype.name.lower()
+        missing = op.const(np.asarray(columns.get(f"default_{kind}", usual), object if kind == "string" else values.dtype.numpy()))
+    rank, _ = op.of(x)
+    hits = op.Cast(op.Equal(op.Unsqueeze(x, [rank]), keys), to=int(ir.DataType.INT32))
+    found = op.Cast(op.ReduceMax(hits, [rank], keepdims=0), to=int(ir.DataType.BOOL))
+    return op.Where(found, op.Gather(values, op.ArgMax(hits, axis=rank, keepdims=0)), missing)
+
+
+def _column(op: Builder, side: str, tensor: Any, columns: dict[str, Any]) -> ir.Value:
+    """The keys or the values, in whichever attribute they stand."""
+    if tensor is not None:
+        return op.const(tensor.numpy().reshape(-1))
+    for kind, dtype in (("strings", object), ("int64s", np.int64), ("floats", np.float32)):
+        if columns.get(f"{side}_{kind}") is not None:
+            return op.const(np.asarray(columns[f"{side}_{kind}"], dtype))
+    return op.reject(f"it has no {side}")
 
 
 @common("ai.onnx.ml::ArrayFeatureExtractor")

@@ -23,7 +23,7 @@ from isomorph.passes.resample import resample
 from isomorph.passes.tidy import sweep, tidy
 
 WANTS_LAST = {"Conv", "TransposedConv", "MaxPool", "AveragePool", "ResizeSpatial", "WholeUpsampling", "DepthToSpace", "SpaceToDepth"}
-NOT_OURS = {"MatMul", "RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike", "TopK"}     # forms of other targets
+NOT_OURS = {"MatMul", "RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike", "TopK", "LabelEncoder"}     # forms of other targets
 
 
 def simplify() -> Mapping:
