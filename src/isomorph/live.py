@@ -64,5 +64,5 @@ def _torch() -> Any:
     try:
         import torch
     except ImportError as error:
-        raise Missing("PyTorch is not installed here", where="torch", hint="pip install torch") from error
+        raise Missing("PyTorch is not installed here", where="torch", hint="run `pip install 'isomorph[torch]'`") from error
     return torch

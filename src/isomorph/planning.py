@@ -22,6 +22,8 @@ from isomorph.tensors import BITS, NUMBER, lazily, numpy_type, type_of
 if TYPE_CHECKING:
     import numpy as np
 
+    from isomorph.runtime.factories import Program
+
 NODE_BYTES = 64                             # what a node takes in a file besides its weights, roughly
 HASH_CHUNK = 1 << 20
 DTYPES = {"fp32": "FLOAT", "fp16": "FLOAT16", "bf16": "BFLOAT16", "fp64": "DOUBLE"}
@@ -53,6 +55,7 @@ class Plan:
     findings: list[Finding] = field(default_factory=list)
     bytes: int = 0                                                          # estimated size of the result
     result: Model | Checkpoint | None = None
+    program: Program | None = None                                          # what the user's own code made of the weights, which proves the result
 
     @property
     def possible(self) -> bool:
@@ -109,7 +112,8 @@ class Plan:
             verification.require(report)
             return
         try:
-            proof = verification.verify(self.source if self.source.path is None else self.source.path, path, timeout=timeout, progress=progress,
+            first = self.program.path if self.program is not None else self.source if self.source.path is None else self.source.path
+            proof = verification.verify(first, path, timeout=timeout, progress=progress,
                                         inputs=self._input_shapes(), input_shapes=self.options.get("input_shapes"),
                                         signature=self.options.get("signature") or "")
         except Unsupported as error:
@@ -129,19 +133,21 @@ class Plan:
 
 def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = None, names: str | None = None,
          external_data: bool | None = None, signature: str | None = None, genai: bool | None = None,
-         input_shapes: Mapping[str, Sequence[int]] | None = None, progress: Progress = SILENT) -> Plan:
+         input_shapes: Mapping[str, Sequence[int]] | None = None, module: str | None = None, progress: Progress = SILENT) -> Plan:
     """What converting `source` (a path) to the format named `to` would do: a dry run of the conversion itself.
 
     `opset` is the ONNX version to write; `dtype` ("fp16", "bf16", "fp32") the type to store float weights in; `names` ("gguf", "huggingface") how the
     weights of a language model are named and laid out; `external_data` puts the weights of an ONNX file beside it, `genai` what onnxruntime-genai asks for
     beside the graph of a language model; `signature` chooses an
     entry point; `input_shapes` fixes the shapes of inputs, by name or by their place ("0"), -1 for a size that stays open.
+    `module` ("package.module:factory") is code of the caller's own, which is imported and run in the Python that has PyTorch to make the graph that weights
+    belong to; without it nobody's code is imported.
     Raises `NotRecognised`, `Damaged` or `Unsafe` for the source, `Usage` for an unknown format or an option that it does not take.
     """
     artifact = Artifact.open(source)
     match, target = _table.identify(artifact), _table.get(to)
     options = {name: value for name, value in (("opset", opset), ("dtype", dtype), ("names", names), ("external_data", external_data), ("signature", signature),
-                                               ("genai", genai),
+                                               ("genai", genai), ("module", module),
                                                ("input_shapes", dict(input_shapes) if input_shapes else None)) if value is not None}
     made = Plan(artifact, match, target, options)
     if target.write is None:
@@ -166,15 +172,15 @@ def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = 
 
 def convert(source: Any, destination: str | Path, *, to: str | None = None, opset: int | None = None, verify: bool = True, force: bool = False,
             dtype: str | None = None, names: str | None = None, external_data: bool | None = None, signature: str | None = None,
-            genai: bool | None = None, input_shapes: Mapping[str, Sequence[int]] | None = None, provenance: bool = False, timeout: float = 300.0,
-            progress: Progress = SILENT) -> Report:
+            genai: bool | None = None, input_shapes: Mapping[str, Sequence[int]] | None = None, module: str | None = None, provenance: bool = False,
+            timeout: float = 300.0, progress: Progress = SILENT) -> Report:
     """Converts a model file: `plan(...)` and `run(destination)`. The format comes from the suffix of `destination` unless `to` names it."""
     path = Path(destination)
     if path.exists() and not force:
         raise Usage("the output exists already", where=str(path), hint="choose another name or add --force")
     _never_the_source(Artifact.open(source), path)
     made = plan(source, to=to or _format_of(path), opset=opset, dtype=dtype, names=names, external_data=external_data, signature=signature, genai=genai,
-                input_shapes=input_shapes, progress=progress)
+                input_shapes=input_shapes, module=module, progress=progress)
     return made.run(path, force=force, verify=verify, provenance=provenance, timeout=timeout, progress=progress)
 
 
@@ -188,8 +194,10 @@ def _format_of(path: Path) -> str:
 def _plan_weights(made: Plan, content: Checkpoint, progress: Progress) -> None:
     made.steps.append(Step("read", f"{len(content):,} tensors of {made.match.format}"))
     if made.target.holds == "graph":
-        _plan_network(made, content, progress)
+        (_plan_program if "module" in made.options else _plan_network)(made, content, progress)
         return
+    if "module" in made.options:
+        raise Usage(f"{made.target.title} holds weights, for which no module is needed", hint="leave --module out")
     if made.target.name == "hf" and made.match.format in ("gguf", "ggml"):
         made.options.setdefault("names", "huggingface")
     if "names" in made.options:
@@ -214,6 +222,19 @@ def _plan_network(made: Plan, content: Checkpoint, progress: Progress) -> None:
     _plan_graph(made, model, progress)
 
 
+def _plan_program(made: Plan, content: Checkpoint, progress: Progress) -> None:
+    """Weights and code of the user's own become the graph that PyTorch exports."""
+    from isomorph.runtime.factories import Program
+    factory = made.options.pop("module")
+    progress.start(f"export {factory}")
+    made.program = Program(content, factory, made.options.get("input_shapes") or {})
+    progress.finish()
+    made.steps.append(Step("export", f"{made.program.facts['class']} by PyTorch {made.program.version}, given {', '.join(made.program.facts['inputs'])}"))
+    made.options.pop("input_shapes", None)                  # the program has them, open sizes among them
+    made.findings += content.findings
+    _plan_graph(made, made.program.model(), progress)
+
+
 def _with_names(made: Plan, content: Checkpoint, names: str) -> Checkpoint:
     """The weights of a language model under the names of the other world. What a Hugging Face folder says of itself stands in its config.json."""
     from isomorph import architectures
@@ -234,6 +255,8 @@ def _finish_weights(made: Plan, content: Checkpoint) -> None:
 
 def _plan_graph(made: Plan, content: Model, progress: Progress) -> None:
     from isomorph import dialects
+    if "module" in made.options:
+        raise Usage("the file holds a graph, for which no module is needed", where=made.source.where, hint="leave --module out")
     made.operators = operators(content)
     made.steps.append(Step("read", f"{sum(made.operators.values()):,} operators of {len(made.operators)} kinds from {made.match.format}"))
     if made.target.holds == "weights":

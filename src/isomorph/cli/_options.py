@@ -14,6 +14,8 @@ def conversion(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
             click.option("--input", "--input-shape", "input_shapes", metavar="[NAME=]1x3x224x224", multiple=True,
                          help="Fix the shape of an input, by its name or in their order; ? leaves a size open."),
+            click.option("--module", metavar="PACKAGE.MODULE:FACTORY",
+                         help="PyTorch weights: IMPORT AND RUN this code of your own, load the weights into the module that it makes, and export that."),
             click.option("--signature", metavar="NAME", help="Choose an entry point of a file that has several."),
             click.option("--genai", is_flag=True, default=None, help="ONNX of a language model: write what onnxruntime-genai asks for beside it."),
             click.option("--external-data/--single-file", "external_data", default=None, help="ONNX: weights beside the file, or inside it."),
@@ -28,7 +30,8 @@ def conversion(function: Callable[..., Any]) -> Callable[..., Any]:
 def conversion_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The keyword arguments of `plan` and `convert`."""
     shapes = dict(_shape(text, place) for place, text in enumerate(arguments["input_shapes"]))
-    return {name: arguments[name] for name in ("opset", "dtype", "names", "external_data", "signature", "genai")} | {"input_shapes": shapes or None}
+    names = ("opset", "dtype", "names", "external_data", "signature", "genai", "module")
+    return {name: arguments[name] for name in names} | {"input_shapes": shapes or None}
 
 
 def _shape(text: str, place: int) -> tuple[str, tuple[int, ...]]:

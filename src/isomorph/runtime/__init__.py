@@ -63,7 +63,7 @@ RUNTIMES: tuple[Runtime, ...] = (
     Runtime("onnxruntime", "ONNX Runtime", ("onnx",), "onnxruntime", "pip install onnxruntime", "isomorph.runtime.onnxruntime"),
     Runtime("litert", "LiteRT", ("tflite",), "ai_edge_litert", "pip install 'isomorph[litert]'", "isomorph.runtime.litert", {"kernels": "reference"}),
     Runtime("keras", "Keras", ("keras", "keras_h5"), "keras", "pip install keras tensorflow-cpu", "isomorph.runtime.keras"),
-    Runtime("torch", "PyTorch", ("torchscript", "torch_export"), "torch", "pip install torch", "isomorph.runtime.torch",
+    Runtime("torch", "PyTorch", ("torchscript", "torch_export"), "torch", "pip install 'isomorph[torch]'", "isomorph.runtime.torch",
             told=("torchscript",)),
     Runtime("tensorflow", "TensorFlow", ("saved_model", "graphdef"), "tensorflow", "pip install tensorflow-cpu", "isomorph.runtime.tensorflow"),
     Runtime("tfjs", "TensorFlow.js", ("tfjs_graph", "tfjs_layers"), "@tensorflow/tfjs", "npm install @tensorflow/tfjs", "isomorph.runtime.tfjs"),
