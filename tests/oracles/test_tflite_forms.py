@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from running import run
 
 import isomorph
 from isomorph.artifact import Artifact
@@ -117,3 +118,17 @@ def test_form(form, tmp_path):
     assert report.facts["verified"] == "native"
     assert operators(tflite.read(Artifact.open(tmp_path / "form.tflite"))) == Counter(form.becomes)
     isomorph.convert(tmp_path / "form.tflite", tmp_path / "back.onnx")
+
+
+def test_a_slice_by_a_step_of_the_run(tmp_path):
+    """Forwards and backwards, with bounds that are counted from the end or lie beyond it."""
+    values = [helper.make_tensor_value_info(name, TensorProto.INT64, [1]) for name in ("start", "end", "step")]
+    graph = helper.make_graph([helper.make_node("Slice", ["x", "start", "end", "axis", "step"], ["y"])], "sliced",
+                              [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 9]), *values],
+                              [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, None])], [numpy_helper.from_array(ints(1), "axis")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "sliced.onnx")
+    isomorph.convert(tmp_path / "sliced.onnx", tmp_path / "sliced.tflite", verify=False)
+    x = np.arange(18, dtype=np.float32).reshape(2, 9)
+    for start, end, step in ((0, 9, 2), (-4, 99, 1), (2, -2, 3), (-1, -99, -1), (7, 1, -2), (-99, 99, 4), (3, 3, 1), (0, 99, -1)):
+        _, outputs = run(tmp_path / "sliced.tflite", {"x": x, "start": ints(start), "end": ints(end), "step": ints(step)})
+        np.testing.assert_array_equal(outputs["y"], x[:, slice(start, end, step) if end != -99 else slice(start, None, step)], err_msg=f"{start}:{end}:{step}")

@@ -76,7 +76,7 @@ def folder(tmp_path_factory, torch_environment):
     return path
 
 
-@pytest.fixture()
+@pytest.fixture
 def there(folder, monkeypatch, torch_environment):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("ISOMORPH_PYTHON_TORCH", str(torch_environment))

@@ -1,7 +1,6 @@
 """TorchScript read by us, converted to ONNX and run, against what PyTorch gives: scripted, traced and frozen modules, and silero_vad as it streams."""
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -9,8 +8,10 @@ import numpy as np
 import onnxruntime
 import pytest
 from torching import call, needs_torch
+from zoo import zoo
 
 import isomorph
+from isomorph.runtime.session import Session
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 pytestmark = needs_torch
@@ -63,30 +64,48 @@ def test_a_buffer_that_changes_is_an_input_and_an_output(folder, tmp_path):
     np.testing.assert_array_equal(*results.values(), np.full(3, 6, np.float32))
 
 
-def silero() -> Path | None:
-    for root in (os.environ.get("ISOMORPH_MODELS", ""), str(Path.home() / ".cache" / "isomorph" / "zoo")):
-        found = sorted(Path(root).rglob("silero_vad.jit")) if root and Path(root).is_dir() else []
-        if found:
-            return found[0]
-    return None
+@pytest.fixture(scope="module")
+def minute(tmp_path_factory):
+    """The model, and a minute of sound at both rates with what PyTorch says of each chunk while the module keeps its states to itself."""
+    source = zoo("silero_vad_jit")
+    path = tmp_path_factory.mktemp("silero") / "stream.npz"
+    call("torchscript_child.py", "stream", source, path)
+    with np.load(path) as arrays:
+        return source, dict(arrays)
 
 
-@pytest.mark.skipif(silero() is None, reason="silero_vad.jit of silero-vad 6.2.3 is not there: name its folder in ISOMORPH_MODELS")
-def test_silero_vad_streams_a_minute_like_pytorch(tmp_path):
-    """Both rates in one graph, 1,875 chunks each, the states carried by the caller; the bar is 1e-4."""
-    source = silero()
-    call("torchscript_child.py", "stream", source, tmp_path / "stream.npz")
+def worst_of(arrays, run):
+    """The largest difference over 1,875 chunks of each rate, where the caller carries the states."""
+    worst = 0.0
+    for rate, context in ((16000, 64), (8000, 32)):
+        states = {"_state": np.zeros((2, 1, 128), np.float32), "_context": np.zeros((1, context), np.float32)}
+        assert len(arrays[f"y{rate}"]) == 1875
+        for chunk, expected in zip(arrays[f"x{rate}"], arrays[f"y{rate}"], strict=True):
+            results = run({"x": chunk[None], "sr": np.asarray(rate, np.int64), **states})
+            states = {name: results[f"{name}/next"] for name in states}
+            worst = max(worst, float(np.abs(results["output"] - expected).max()))
+    return worst
+
+
+def test_silero_vad_streams_a_minute_like_pytorch(minute, tmp_path):
+    """Both rates in one graph; the bar is 1e-4."""
+    source, arrays = minute
     report = isomorph.convert(source, tmp_path / "silero.onnx", verify=False)
     assert {"torch.state", "torch.assumed"} <= {finding.code for finding in report.findings}
     session = onnxruntime.InferenceSession(tmp_path / "silero.onnx")
     names = [value.name for value in session.get_outputs()]
-    arrays = np.load(tmp_path / "stream.npz")
-    for rate, context in ((16000, 64), (8000, 32)):
-        states = {"_state": np.zeros((2, 1, 128), np.float32), "_context": np.zeros((1, context), np.float32)}
-        worst = 0.0
-        for chunk, expected in zip(arrays[f"x{rate}"], arrays[f"y{rate}"], strict=True):
-            results = dict(zip(names, session.run(None, {"x": chunk[None], "sr": np.asarray(rate, np.int64), **states}), strict=True))
-            states = {name: results[f"{name}/next"] for name in states}
-            worst = max(worst, float(np.abs(results["output"] - expected).max()))
-        assert len(arrays[f"y{rate}"]) == 1875
-        assert worst <= 1e-4
+    assert worst_of(arrays, lambda feeds: dict(zip(names, session.run(None, feeds), strict=True))) <= 1e-4
+
+
+def test_silero_vad_streams_a_minute_in_litert(minute, tmp_path):
+    """And what is a multiple of 16,000 is thinned out: the step of that slice is known only to the run."""
+    pytest.importorskip("ai_edge_litert", reason="the extra [litert] is not installed")
+    source, arrays = minute
+    isomorph.convert(source, tmp_path / "silero.tflite", verify=False)
+    with Session(tmp_path / "silero.tflite", "tflite", timeout=120) as session:
+        assert worst_of(arrays, session.run) <= 1e-4
+        states = {"_state": np.zeros((2, 1, 128), np.float32), "_context": np.zeros((1, 64), np.float32)}
+        chunk = arrays["x16000"][100][None]
+        plain, thinned = (session.run({"x": x, "sr": np.asarray(rate, np.int64), **states})["output"]
+                          for x, rate in ((chunk, 16000), (np.repeat(chunk, 3, axis=1), 48000)))
+        np.testing.assert_array_equal(plain, thinned)

@@ -24,7 +24,7 @@ class Program:
     """An exported program that lives as long as this object: `path`, and what was done to make it."""
 
     def __init__(self, content: Checkpoint, factory: str, shapes: Mapping[str, Sequence[int]], *, timeout: float = SECONDS):
-        """Raises `Missing` without PyTorch or the factory, `Unsupported` where the weights do not fit or the module cannot be exported, `TimedOut`, `Crashed`."""
+        """Raises `Missing` without PyTorch or the factory, `Unsupported` where weights do not fit or the module cannot be exported, `TimedOut`, `Crashed`."""
         from isomorph import runtime
         from isomorph.runtime.session import Session
         from isomorph.runtime.torch_factory import folders
@@ -58,9 +58,9 @@ class Program:
         """What was assumed on the way."""
         found = []
         if self.facts["prefix"] or self.facts["left_out"]:
-            found.append(Finding("torch.module-part", Severity.INFO, self.facts["class"], f"the weights under {self.facts['prefix']!r} are those of the module; "
-                                 f"{self.facts['left_out']} other tensors of the file are left out"))
+            message = f"the weights under {self.facts['prefix']!r} are those of the module; {self.facts['left_out']} other tensors of the file are left out"
+            found.append(Finding("torch.module-part", Severity.INFO, self.facts["class"], message))
         if self.facts["guessed"]:
-            found.append(Finding("torch.guessed-rank", Severity.MEDIUM, "input", f"nobody says what goes in: {', '.join(self.facts['inputs'])} follows from the "
-                                 "first layer", "say it with --input 1x3x224x224"))
+            message = f"nobody says what goes in: {', '.join(self.facts['inputs'])} follows from the first layer"
+            found.append(Finding("torch.guessed-rank", Severity.MEDIUM, "input", message, "say it with --input 1x3x224x224"))
         return found

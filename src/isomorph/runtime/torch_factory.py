@@ -66,7 +66,7 @@ def export(weights: Path, factory: str, shapes: dict[str, list[int]], program: s
     except ImportError as error:
         raise Refused("missing", f"PyTorch cannot be imported by {sys.executable}: {error}",
                       "run `pip install 'isomorph[torch]'`, or name a Python that has it in ISOMORPH_PYTHON_TORCH") from None
-    module, given = made(factory, torch)
+    module, given = module_of(factory, torch)
     told = {"class": f"{type(module).__module__}.{type(module).__qualname__}"} | fitted(module, torch.load(weights, weights_only=True), torch)
     module.eval()
     args, keywords, open_axes, guessed = examples(module, given, shapes, torch)
@@ -84,7 +84,7 @@ def export(weights: Path, factory: str, shapes: dict[str, list[int]], program: s
     return told | {"inputs": described, "guessed": guessed}
 
 
-def made(factory: str, torch: Any) -> tuple[Any, Any]:
+def module_of(factory: str, torch: Any) -> tuple[Any, Any]:
     """(module, example inputs or None) of `package.module:factory`, which is a class or function without arguments, or a module itself."""
     place, colon, name = factory.partition(":")
     if not colon or not place or not name:
@@ -103,7 +103,7 @@ def made(factory: str, torch: Any) -> tuple[Any, Any]:
         found = getattr(found, part)
     if not isinstance(found, torch.nn.Module):
         try:
-            found = found()
+            found = found()                     # type: ignore[operator]
         except Exception as error:
             raise Refused("unsupported", f"calling {factory} without arguments fails: {first_lines(error)}", "name a function that takes none") from None
     module, given = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
@@ -146,7 +146,8 @@ def parameters(module: Any) -> list[str]:
 def examples(module: Any, given: Any, shapes: dict[str, list[int]], torch: Any) -> tuple[list[Any], dict[str, Any], list[list[int]], bool]:
     """Inputs that `forward` takes: those of the caller, of the factory, of the module's own example, or what its first layer says. With open axes."""
     if shapes:
-        return *stated(module, shapes, torch), False
+        args, keywords, axes = stated(module, shapes, torch)
+        return args, keywords, axes, False
     own = given if given is not None else getattr(module, "example_input_array", None)
     own = own if own is not None else getattr(module, "dummy_inputs", None)
     if isinstance(own, dict):
@@ -154,9 +155,10 @@ def examples(module: Any, given: Any, shapes: dict[str, list[int]], torch: Any) 
     elif own is not None:
         ready = (list(own) if isinstance(own, (tuple, list)) else [own], {})
     else:
-        return *first_layer(module, torch), True
-    if not runs(module, *ready, torch):
-        raise Refused("unsupported", f"forward does not take the example inputs: {runs.complaint}", FORWARD)
+        args, keywords, axes = first_layer(module, torch)
+        return args, keywords, axes, True
+    if complaint := complaint_of(module, *ready, torch):
+        raise Refused("unsupported", f"forward does not take the example inputs: {complaint}", FORWARD)
     return *ready, [[] for _ in (*ready[0], *ready[1])], False
 
 
@@ -168,13 +170,15 @@ def stated(module: Any, shapes: dict[str, list[int]], torch: Any) -> tuple[list[
     if strange:
         raise Refused("usage", f"forward has no parameter {strange[0]!r}", "it has " + ", ".join(known))
     sizes = [[(BATCH if axis == 0 else SIDE) if size < 0 else size for axis, size in enumerate(shape)] for shape in names.values()]
-    ordered = list(names) == known[:len(names)]
+    ordered, complaint = list(names) == known[:len(names)], ""
     for kinds in itertools.islice(itertools.product((False, True), repeat=len(names)), 1 << MOST_KINDS):
         values = [example(shape, whole, torch) for shape, whole in zip(sizes, kinds, strict=True)]
         args, keywords = (values, {}) if ordered else ([], dict(zip(names, values, strict=True)))
-        if runs(module, args, keywords, torch):
+        said = complaint_of(module, args, keywords, torch)
+        if not said:
             return args, keywords, [[axis for axis, size in enumerate(shape) if size < 0] for shape in names.values()]
-    raise Refused("unsupported", f"forward fails on {', '.join('x'.join(map(str, shape)) for shape in sizes)}: {runs.complaint}", FORWARD)
+        complaint = complaint or said
+    raise Refused("unsupported", f"forward fails on {', '.join('x'.join(map(str, shape)) for shape in sizes)}: {complaint}", FORWARD)
 
 
 def first_layer(module: Any, torch: Any) -> tuple[list[Any], dict[str, Any], list[list[int]]]:
@@ -185,7 +189,7 @@ def first_layer(module: Any, torch: Any) -> tuple[list[Any], dict[str, Any], lis
         shape = [BATCH, *(getattr(layer, width) if size < 0 else size for size in sizes)]
         args = [example(shape, whole, torch)]
         if len([name for name in parameters(module) if inspect.signature(module.forward).parameters[name].default is inspect.Parameter.empty]) == 1 \
-                and runs(module, args, {}, torch):
+                and not complaint_of(module, args, {}, torch):
             return args, {}, [[0]]
         break
     raise Refused("usage", f"nothing says what goes into {type(module).__name__}", FORWARD)
@@ -195,18 +199,14 @@ def example(shape: list[int], whole: bool, torch: Any) -> Any:
     return torch.randint(0, 2, shape) if whole else torch.randn(shape)
 
 
-def runs(module: Any, args: list[Any], keywords: dict[str, Any], torch: Any) -> bool:
-    """Whether `forward` takes them; `runs.complaint` is what it says against the first that it did not take."""
+def complaint_of(module: Any, args: list[Any], keywords: dict[str, Any], torch: Any) -> str:
+    """Empty where `forward` takes them, else what it says."""
     try:
         with torch.no_grad():
             module(*args, **keywords)
     except Exception as error:
-        runs.complaint = runs.complaint or first_lines(error)
-        return False
-    return True
-
-
-runs.complaint = ""  # type: ignore[attr-defined]
+        return first_lines(error)
+    return ""
 
 
 def first_lines(error: BaseException) -> str:

@@ -53,6 +53,32 @@ def gather(op, x, indices, *, axis=0):
     return op.Gather(x, wrapped(op, indices, sizes[axis], lambda: op.Squeeze(shape_of(op, x, axis), [0])), axis=axis)
 
 
+@positions("Slice")
+def slice_by_a_step_of_the_run(op, x, starts, ends, axes: Ints | None = None, steps=None):
+    """Kernels know their steps beforehand: another one is a gather at start, start + step, ... as long as they are before the end."""
+    if steps is None or constant(steps) is not None:
+        return NotImplemented
+    if len(axes or op.static(steps)) != 1:
+        op.reject("steps along several axes that only the run knows")
+    axis = (axes or (0,))[0] % op.of(x)[0]
+    start, end, step = (op.Cast(op.Squeeze(value, [0]), to=int(ir.DataType.INT64)) for value in (starts, ends, steps))
+    count = op.Squeeze(shape_of(op, x, axis), [0])
+    forward = op.Greater(step, 0)
+    low, high = op.Where(forward, op.const(np.asarray(0)), op.const(np.asarray(-1))), op.Where(forward, count, op.Sub(count, 1))
+
+    def bound(value: ir.Value) -> ir.Value:
+        front = op.Where(op.Less(value, 0), op.Add(value, count), value)
+        return op.Max(op.Min(front, high), low)
+
+    far = constant(ends)
+    first, last = bound(start), high if far is not None and far.reshape(-1)[0] >= FAR else bound(end)
+    last = op.Where(forward, op.Max(first, last), op.Min(first, last))          # a kernel of Range takes none that would run away from its end
+    return op.Gather(x, op.Range(first, last, step), axis=axis)
+
+
+FAR = np.iinfo(np.int32).max               # an end that is beyond every axis
+
+
 @positions("GatherND")
 def gather_nd(op, x, indices, *, batch_dims=0):
     """Batch axes become leading coordinates."""
