@@ -1,11 +1,13 @@
 """Runs inside an environment with PyTorch: samples of its own OpInfo as traced modules and exported programs, and as ONNX by `torch.onnx.export`.
 
-python _opinfo_worker.py list                          names of all candidates, one a line, with why one is left out behind a tab
-python _opinfo_worker.py make FOLDER [NAME...]         NAME.jit, NAME.pt2 and NAME.npz (inputs and results) for each case
-python _opinfo_worker.py peer FOLDER [NAME...]         peer.json: what `torch.onnx.export(dynamo=True)` and ONNX Runtime make of the same samples
+python _opinfo_worker.py list                          names of all cases, one a line, with why one is left out behind a tab
+python _opinfo_worker.py trace FOLDER                  NAME.jit and NAME.npz (inputs and results) for each case whose name comes on standard input
+python _opinfo_worker.py export FOLDER                 NAME.pt2, likewise
+python _opinfo_worker.py peer FOLDER                   peer.json: what `torch.onnx.export(dynamo=True)` and ONNX Runtime make of the same samples
 """
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import signal
@@ -22,6 +24,7 @@ from torch.utils import _pytree as trees
 DTYPES = (torch.float32, torch.int64, torch.bool)
 WITHIN = (*DTYPES, torch.float64, torch.float16, torch.int32, torch.int16, torch.int8, torch.uint8)     # types of inputs and results
 SECONDS = 30
+CHOSEN, MOST_LOOKED_AT = 5, 200            # samples of an operator and element type that are taken, and among how many they are spread
 # Operators whose result no other program can repeat, and why
 LEFT_OUT = {
     "random": ("bernoulli", "multinomial", "normal", "rand", "randint", "randint_like", "randn", "randn_like", "rand_like", "uniform", "cauchy", "exponential",
@@ -61,17 +64,22 @@ def candidates() -> dict[str, tuple[Any, torch.dtype, str]]:
     return found
 
 
-def sample(operator: Any, dtype: torch.dtype) -> tuple[Call, tuple[torch.Tensor, ...], list[torch.Tensor]] | str:
-    """The first sample that has elements, its tensors and its results; or why there is none."""
+Sample = tuple[Call, tuple[torch.Tensor, ...], list[torch.Tensor]]
+
+
+def samples(operator: Any, dtype: torch.dtype, wanted: set[int] | None = None) -> tuple[dict[int, Sample], str]:
+    """Place -> module, tensors, results; and why there is none. Of the samples whose tensors have elements, MOST_LOOKED_AT at most, those at CHOSEN steps
+    from the first to the last are taken; PyTorch itself must compute them, and into dense tensors. `wanted` are places that alone matter."""
     torch.manual_seed(0)
     complaint = "no sample has elements"
-    for given in operator.sample_inputs("cpu", dtype, requires_grad=False):
-        leaves, spec = trees.tree_flatten(((given.input, *given.args), given.kwargs))
-        places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
-        tensors = tuple(leaves[place] for place in places)
-        if not tensors or any(not tensor.numel() or tensor.layout != torch.strided for tensor in tensors):
-            continue
-        module = Call(operator.op, spec, [None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves], places)
+    given = (bound(operator, sample) for sample in operator.sample_inputs("cpu", dtype, requires_grad=False))
+    found = list(itertools.islice(filter(None, given), MOST_LOOKED_AT))
+    made: dict[int, Sample] = {}
+    places = sorted({round(step * (len(found) - 1) / (CHOSEN - 1)) for step in range(CHOSEN)} if found else ())
+    for place in itertools.chain(places, range(len(found))):
+        if place in made or (place not in places and made) or (wanted is not None and place not in wanted):
+            continue                               # the others only stand in where none of the chosen can be computed
+        module, tensors = found[place]
         try:
             results = list(module(*(tensor.clone() for tensor in tensors)))
         except Exception as error:
@@ -80,8 +88,32 @@ def sample(operator: Any, dtype: torch.dtype) -> tuple[Call, tuple[torch.Tensor,
         if not results or any(result.layout != torch.strided or result.dtype not in WITHIN for result in (*results, *tensors)):
             complaint = "no dense tensors of types that NumPy has, complex ones left out"
             continue
-        return module.eval(), tensors, results
-    return complaint
+        made[place] = module.eval(), tensors, results
+    return made, complaint
+
+
+def bound(operator: Any, given: Any) -> tuple[Call, tuple[torch.Tensor, ...]] | None:
+    """A sample as a module and its tensors; None where it has none, or one without elements."""
+    leaves, spec = trees.tree_flatten(((given.input, *given.args), given.kwargs))
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+    tensors = tuple(leaves[place] for place in places)
+    if not tensors or any(not tensor.numel() or tensor.layout != torch.strided for tensor in tensors):
+        return None
+    return Call(operator.op, spec, [None if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves], places), tensors
+
+
+def case(name: str, place: int) -> str:
+    """The first sample has the name of its operator and element type, others have their place behind it."""
+    return name if not place else f"{name}@{place}"
+
+
+def grouped(names: list[str]) -> dict[str, set[int]]:
+    """Operator and element type -> places of its samples."""
+    found: dict[str, set[int]] = {}
+    for name in names:
+        head, _, place = name.partition("@")
+        found.setdefault(head, set()).add(int(place or 0))
+    return found
 
 
 class Late(Exception):
@@ -103,70 +135,71 @@ def attempt(function: Any) -> str:
         signal.alarm(0)
 
 
-def make(folder: Path, names: list[str]) -> None:
+def make(folder: Path, names: list[str], exported: bool) -> None:
     """What is there already is left as it is."""
-    known, made = candidates(), {}
-    for name in names or list(known):
-        if (folder / f"{name}.npz").exists():
-            continue
-        operator, dtype, reason = known[name]
-        found = reason or sample(operator, dtype)
-        if isinstance(found, str):
-            made[name] = {"left out": found}
-            continue
-        module, tensors, results = found
-        np.savez(folder / f"{name}.npz", **{f"in/{place}": tensor.numpy() for place, tensor in enumerate(tensors)},
-                 **{f"out/{place}": result.detach().resolve_conj().resolve_neg().numpy() for place, result in enumerate(results)})
+    known = candidates()
+    for head, places in grouped(names).items():
+        wanted = {place for place in places if not (folder / f"{case(head, place)}.npz").exists()
+                  or (exported and not (folder / f"{case(head, place)}.pt2").exists())}
+        for place, (module, tensors, results) in (samples(*known[head][:2], wanted)[0] if wanted else {}).items():
+            name = case(head, place)
+            np.savez(folder / f"{name}.npz", **{f"in/{number}": tensor.numpy() for number, tensor in enumerate(tensors)},
+                     **{f"out/{number}": result.detach().resolve_conj().resolve_neg().numpy() for number, result in enumerate(results)})
 
-        def trace(module: Any = module, tensors: Any = tensors, name: str = name) -> None:
-            with torch.no_grad():
-                torch.jit.trace(module, tensors, check_trace=False).save(str(folder / f"{name}.jit"))
+            def trace(module: Any = module, tensors: Any = tensors, name: str = name) -> None:
+                with torch.no_grad():
+                    torch.jit.trace(module, tensors, check_trace=False).save(str(folder / f"{name}.jit"))
 
-        def export(module: Any = module, tensors: Any = tensors, name: str = name) -> None:
-            with torch.no_grad():
-                torch.export.save(torch.export.export(module, tensors), str(folder / f"{name}.pt2"))
-        made[name] = {"torchscript": attempt(trace), "torch_export": attempt(export)}
-        print(name, flush=True)
-    (folder / "made.json").write_text(json.dumps(made, indent=1))
+            def export(module: Any = module, tensors: Any = tensors, name: str = name) -> None:
+                with torch.no_grad():
+                    torch.export.save(torch.export.export(module, tensors), str(folder / f"{name}.pt2"))
+            attempt(export if exported else trace)
+            print(name, flush=True)
 
 
 def peer(folder: Path, names: list[str]) -> None:
     import onnxruntime
     known = candidates()
     answers = json.loads((folder / "peer.json").read_text()) if (folder / "peer.json").exists() else {}
-    for name in names:
-        if name in answers:
-            continue
-        found = sample(*known[name][:2])
-        if isinstance(found, str):
-            continue
-        module, tensors, _ = found
-        got: list[np.ndarray] = []
+    for head, places in grouped([name for name in names if name not in answers]).items():
+        for place, (module, tensors, _) in samples(*known[head][:2], places)[0].items():
+            name = case(head, place)
+            got: list[np.ndarray] = []
 
-        def run(module: Any = module, tensors: Any = tensors, got: list[np.ndarray] = got) -> None:
-            with torch.no_grad():
-                torch.onnx.export(module, tensors, str(folder / "peer.onnx"), dynamo=True, external_data=False, verbose=False, optimize=True)
-            session = onnxruntime.InferenceSession(str(folder / "peer.onnx"), providers=["CPUExecutionProvider"])
-            # Inputs that the exporter found unused are not there; the others are named in order.
-            feeds = {port.name: tensors[int(port.name.rpartition("_")[2]) if "_" in port.name else place].numpy()
-                     for place, port in enumerate(session.get_inputs())} if len(session.get_inputs()) == len(tensors) else {}
-            if not feeds:
-                feeds = {port.name: tensor.numpy() for port, tensor in zip(session.get_inputs(), tensors, strict=False)}
-            got.extend(session.run(None, feeds))
-        why = attempt(run)
-        arrays = {f"peer/{place}": array for place, array in enumerate(got)}
-        if not why:
-            np.savez(folder / f"{name}.peer.npz", **arrays)
-        answers[name] = why
-        print(name, why[:80], flush=True)
-        (folder / "peer.json").write_text(json.dumps(answers, indent=1))
+            def run(module: Any = module, tensors: Any = tensors, got: list[np.ndarray] = got) -> None:
+                with torch.no_grad():
+                    torch.onnx.export(module, tensors, str(folder / "peer.onnx"), dynamo=True, external_data=False, verbose=False, optimize=True)
+                session = onnxruntime.InferenceSession(str(folder / "peer.onnx"), providers=["CPUExecutionProvider"])
+                # Inputs that the exporter found unused are not there; the others are named in order.
+                feeds = {port.name: tensors[int(port.name.rpartition("_")[2]) if "_" in port.name else number].numpy()
+                         for number, port in enumerate(session.get_inputs())} if len(session.get_inputs()) == len(tensors) else {}
+                if not feeds:
+                    feeds = {port.name: tensor.numpy() for port, tensor in zip(session.get_inputs(), tensors, strict=False)}
+                got.extend(session.run(None, feeds))
+            why = attempt(run)
+            if not why:
+                np.savez(folder / f"{name}.peer.npz", **{f"peer/{number}": array for number, array in enumerate(got)})
+            answers[name] = why
+            print(name, why[:80], flush=True)
+            (folder / "peer.json").write_text(json.dumps(answers, indent=1))
+
+
+def listed() -> None:
+    for name, (operator, dtype, reason) in candidates().items():
+        found, complaint = ({}, reason) if reason else samples(operator, dtype)
+        for place in found:
+            print(case(name, place))
+        if not found:
+            print(f"{name}\t{complaint}")
 
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
-    if sys.argv[1] == "list":
-        for name, (_, _, reason) in candidates().items():
-            print(f"{name}\t{reason}" if reason else name)
+    verb, *rest = sys.argv[1:]
+    if verb == "list":
+        listed()
+    elif verb == "peer":
+        peer(Path(rest[0]), sys.stdin.read().split())
     else:
-        {"make": make, "peer": peer}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3:])
+        make(Path(rest[0]), sys.stdin.read().split(), exported=verb == "export")

@@ -27,7 +27,8 @@ def judged(found: dict[str, Any]) -> list[dict[str, Any]]:
     """All bars over the results."""
     conversions = found.get("conversions", {})
     bars = [*_to_tflite(list(conversions.get("onnx", {}).values())), *_to_onnx(list(conversions.get("tflite", {}).values())),
-            *_tensorflow(found.get("tensorflow", {})), *_memory(found.get("memory", {})), *_nodes(found.get("nodes", {})), *_keras(found.get("keras", []))]
+            *_tensorflow(found.get("tensorflow", {})), *_memory(found.get("memory", {})), *_checkpoint(found.get("checkpoint", {})),
+            *_nodes(found.get("nodes", {})), *_keras(found.get("keras", []))]
     return [asdict(bar) for bar in bars]
 
 
@@ -89,6 +90,18 @@ def _memory(memory: dict[str, Any]) -> Iterator[Bar]:
     for route, row in memory.get("routes", {}).items():
         measured = "failed" if row["code"] else f"{row['above'] / MEGABYTE:.0f} MB"
         yield Bar(f"anonymous memory for {memory['bytes'] / 1e9:.1f} GB, {route}", "≤ 400 MB", measured, not row["code"] and row["above"] <= 400 * MEGABYTE)
+
+
+def _checkpoint(checkpoint: dict[str, Any]) -> Iterator[Bar]:
+    rows = checkpoint.get("rows")
+    if not rows:
+        return
+    size = f"a checkpoint of {checkpoint['bytes'] / 1e9:.1f} GB"
+    copy = 1.3 * rows["cp"]["seconds"]
+    for name, limit, memory in (("inspect", 0.35, 60), ("convert --no-verify", copy, 200), ("convert", copy, 200)):
+        seconds, megabytes = rows[name]["seconds"], rows[name]["rss"] / MEGABYTE
+        shares = "" if name == "inspect" else " (" + ", ".join(f"{seconds / rows[other]['seconds']:.1f} × {other}" for other in ("cp", "cp and fsync")) + ")"
+        yield Bar(f"{size}: {name}", f"≤ {limit:.2f} s, {memory} MB", f"{seconds:.2f} s{shares}, {megabytes:.0f} MB", seconds <= limit and megabytes <= memory)
 
 
 def _nodes(nodes: dict[str, Any]) -> Iterator[Bar]:

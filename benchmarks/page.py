@@ -50,7 +50,7 @@ def write(found: dict[str, Any]) -> None:
 def text(found: dict[str, Any]) -> str:
     """The whole page."""
     parts = [_head(found), _bars(found), _conversions(found), _tensorflow(found.get("tensorflow", {})), _memory(found.get("memory", {})),
-             _nodes(found.get("nodes", {})), _operators(found.get("operators", {})), _keras(found.get("keras", []))]
+             _checkpoint(found.get("checkpoint", {})), _nodes(found.get("nodes", {})), _operators(found.get("operators", {})), _keras(found.get("keras", []))]
     return "\n".join([*(line for part in parts for line in part), METHOD]) + "\n"
 
 
@@ -192,6 +192,17 @@ def _memory(memory: dict[str, Any]) -> Iterator[str]:
     yield ""
 
 
+def _checkpoint(checkpoint: dict[str, Any]) -> Iterator[str]:
+    if not checkpoint:
+        return
+    what = f"Weights of {checkpoint['bytes'] / 1e9:.2f} GB as `torch.save` writes them, to safetensors, beside `cp`; {checkpoint['rounds']} rounds in turns."
+    yield from ("## A large checkpoint", "", what, "What isomorph writes is on the disk before it appears under its name, so the copy that compares "
+                "is the one that is flushed as well.", "", "| command | median s | least s | memory MB |", "|---|---|---|---|")
+    for name, row in checkpoint["rows"].items():
+        yield f"| {name} | {row['seconds']:.2f} | {row['least']:.2f} | {row['rss'] / 1e6:.0f} |"
+    yield ""
+
+
 def _nodes(nodes: dict[str, Any]) -> Iterator[str]:
     if not nodes:
         return
@@ -205,12 +216,13 @@ def _nodes(nodes: dict[str, Any]) -> Iterator[str]:
 def _operators(operators: dict[str, Any]) -> Iterator[str]:
     if not operators:
         return
-    yield from ("## Operators of PyTorch", "", f"OpInfo of torch {operators['torch']}: one sample of each operator and element type (float32, int64, bool), "
-                f"{operators['cases']:,} cases of `benchmarks/opinfo.txt`, to ONNX and run by ONNX Runtime.",
-                f"The exporter runs on {operators['shared']} of them, chosen by their names.", "",
-                "| tool | passed of all | passed of those that both run |", "|---|---|---|")
+    yield from ("## Operators of PyTorch", "", f"OpInfo of torch {operators['torch']}: up to five samples of each operator and element type (float32, "
+                f"int64, bool), {operators['cases']:,} cases of `benchmarks/opinfo.txt`, to ONNX and run by ONNX Runtime.",
+                f"Exported programs, and the exporter of PyTorch, are tried on {operators['shared']:,} of them, chosen by their names.", "",
+                "| tool | passed of all | passed of those that all run |", "|---|---|---|")
     for row in operators["rows"]:
-        yield f"| {row['tool']} | {row['all'] if row['all'] is not None else '-'} | {row['shared']} |"
+        whole = f"{row['all']:,} of {row['cases']:,}" if row["all"] is not None and row["cases"] > operators["shared"] else "-"
+        yield f"| {row['tool']} | {whole} | {row['shared']} |"
     yield ""
 
 

@@ -1,7 +1,6 @@
 """A file, folder, archive or byte string, opened once: its head is read once, its container is parsed once, its bytes are mapped."""
 from __future__ import annotations
 
-import mmap
 import os
 from functools import cached_property
 from pathlib import Path
@@ -81,7 +80,7 @@ class Artifact:
         if self.is_folder:
             raise NotRecognised("a folder has no bytes of its own", where=self.where)
         with self.path.open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if os.fstat(file.fileno()).st_size else b"")
+            return files.mapped(file)
 
     @cached_property
     def archive(self) -> Archive | None:

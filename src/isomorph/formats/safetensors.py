@@ -329,7 +329,7 @@ def _write_file(tensors: list[tuple[str, Any]], metadata: dict[str, str], output
     for _, tensor in tensors:
         written = 0
         for chunk in tensor.chunks() if hasattr(tensor, "chunks") else [packed(tensor.numpy())]:
-            output.write(chunk)
+            files.put(output, chunk)
             written += memoryview(chunk).nbytes
             progress.advance(memoryview(chunk).nbytes)
         if written != tensor.nbytes:

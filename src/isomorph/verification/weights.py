@@ -66,8 +66,9 @@ def _same_bytes(name: str, want: SliceTensor, have: SliceTensor) -> Comparison |
     dtype = numpy_type(type_of(want))
     if dtype.kind not in "fiu" or BITS[type_of(want)] < 16 or not want.size:
         return None
-    for one, other in zip(want.chunks(), have.chunks(), strict=True):
-        if not np.array_equal(np.frombuffer(one, np.uint8), np.frombuffer(other, np.uint8)):
+    for one, other in zip(want.pieces(), have.pieces(), strict=True):
+        word = np.uint64 if one.nbytes % 8 == 0 else np.uint8
+        if not np.array_equal(np.frombuffer(one, word), np.frombuffer(other, word)):
             return None
         values = np.frombuffer(one, dtype)
         low, high = min(low, float(values.min())), max(high, float(values.max()))

@@ -4,7 +4,7 @@ Tensors are values with a type and, as a rule, a known rank. An `int` may be a v
 The schemas: aten/src/ATen/native/native_functions.yaml. Numbers of dtypes in printed code: c10/core/ScalarType.h.
 
     common       the table, types, axes          elementwise, creation, shapes, reductions, layers, recurrent    ONNX nodes
-    composed     what calls other rules of aten  joining, positions, matrices, losses, statistics, pictures      by composed calls
+    composed     what calls other rules of aten  joining, positions, matrices, losses, statistics, pictures, special      by composed calls
 """
 from isomorph.dialects.torch.to_onnx import (
     composed,
@@ -19,9 +19,10 @@ from isomorph.dialects.torch.to_onnx import (
     recurrent,
     reductions,
     shapes,
+    special,
     statistics,
 )
 from isomorph.dialects.torch.to_onnx.common import SCALAR_TYPES, result_type, to_onnx
 
 __all__ = ["SCALAR_TYPES", "result_type", "to_onnx"]
-TABLES = (elementwise, creation, shapes, reductions, layers, recurrent, composed, joining, positions, matrices, losses, statistics, pictures)
+TABLES = (elementwise, creation, shapes, reductions, layers, recurrent, composed, joining, positions, matrices, losses, statistics, pictures, special)

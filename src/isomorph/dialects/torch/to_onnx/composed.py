@@ -59,7 +59,7 @@ for _other, _name in {"special_expit": "sigmoid", "special_expm1": "expm1", "spe
                       "arccos": "acos", "arcsin": "asin", "arctan": "atan", "arctan2": "atan2", "arccosh": "acosh", "arcsinh": "asinh", "arctanh": "atanh",
                       "tile": "repeat_tiled", "row_stack": "vstack", "swapaxes": "transpose", "swapdims": "transpose", "moveaxis": "movedim",
                       "ger": "outer", "linalg_matmul": "matmul", "linalg_multi_dot": "chain_matmul", "concatenate": "cat",
-                      "_unsafe_index": "index", "_unsafe_masked_index": "masked_index"}.items():
+                      "_unsafe_index": "index"}.items():
     composed(_other)(lambda a, *args, _name=_name, **more: getattr(a, _name)(*args, **more))
 
 NUMBERS = {

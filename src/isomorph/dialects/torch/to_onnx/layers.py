@@ -53,7 +53,7 @@ def embedding(op, weight, indices, *rest):
 @to_onnx("one_hot")
 def one_hot(op, x, classes=-1):
     if classes == -1:
-        op.reject("one_hot of a number of classes that depends on the data")
+        return op.OneHot(x, op.Add(op.ReduceMax(x, keepdims=0), 1), np.asarray([0, 1], np.int64), axis=-1)
     return op.OneHot(x, np.asarray(classes, np.int64), np.asarray([0, 1], np.int64), axis=-1)
 
 
@@ -61,7 +61,8 @@ def one_hot(op, x, classes=-1):
 def attention(op, q, k, v, mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False):
     """softmax(q k^T * scale + mask) v, over the last two axes."""
     if enable_gqa:
-        op.reject("grouped queries")
+        heads = length(op, q, rank(op, q) - 3) // length(op, k, rank(op, k) - 3)
+        k, v = (op.context.call("repeat_interleave", [x, heads, -3], {}) for x in (k, v))
     turned = op.Transpose(k, perm=[*range(rank(op, k) - 2), rank(op, k) - 1, rank(op, k) - 2])
     factor = scale if scale is not None else 1 / math.sqrt(length(op, q, rank(op, q) - 1))
     scores = op.Mul(op.MatMul(q, turned), float(factor))
@@ -103,6 +104,11 @@ def conv_transpose(op, x, weight, bias=None, stride=1, padding=0, output_padding
                             dilations=listed(dilation, spatial), group=groups)
 
 
+@to_onnx("_convolution_mode")
+def convolution_mode(op, x, weight, bias, stride, padding, dilation, groups):
+    return convolved(op, x, weight, bias, stride, padding, dilation, groups)
+
+
 @to_onnx("_convolution", "convolution")
 def convolution(op, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups, *tuning):
     if transposed:
@@ -135,37 +141,57 @@ def adaptive_pool(op, x, output_size):
     spatial = int(op.node.op_type[-2])
     average = "avg" in op.node.op_type
     first = rank(op, x) - spatial
+    if not average:
+        return _adaptive_max(op, x, listed(output_size, spatial), first)
     wanted = listed(output_size, spatial)
     if all(size == 1 for size in wanted):
         axes = list(range(first, rank(op, x)))
-        result = op.make("ReduceMean" if average else "ReduceMax", [x, op.const(axes)], {"keepdims": 1})
-        return result if average else [result, None]
+        return op.ReduceMean(x, op.const(axes), keepdims=1)
     sizes = [length(op, x, first + place) for place in range(spatial)]
     wanted = [size if size is not None else given for size, given in zip(wanted, sizes, strict=True)]
     if not any(given % size for size, given in zip(wanted, sizes, strict=True)) and first == 2:
         kernel = [given // size for size, given in zip(wanted, sizes, strict=True)]
-        result = op.make("AveragePool" if average else "MaxPool", [x], {"kernel_shape": kernel, "strides": kernel})
-        return result if average else [result, None]
+        return op.AveragePool(x, kernel_shape=kernel, strides=kernel)
     for place, (given, size) in enumerate(zip(sizes, wanted, strict=True)):
-        x = _uneven_pool(op, x, first + place, given, size, average)
-    return x if average else [x, None]
+        places, inside = _windows(op, given, size)
+        weights = op.const((inside / inside.sum(1, keepdims=True)).astype(x.dtype.numpy()).reshape(*inside.shape, *[1] * (rank(op, x) - first - place - 1)))
+        x = op.ReduceSum(op.Mul(op.Gather(x, op.const(places), axis=first + place), weights), op.const([first + place + 1]), keepdims=0)
+    return x
 
 
-def _uneven_pool(op: Any, x: Any, axis: int, given: int, size: int, average: bool) -> Any:
-    """Window i of an axis reaches from floor(i * given / size) to ceil((i + 1) * given / size); shorter ones repeat their last element."""
+def _windows(op: Any, given: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Window i of an axis reaches from floor(i * given / size) to ceil((i + 1) * given / size): positions, of which shorter ones repeat their last, and which
+    of them count."""
     if size > MOST_IMPLIED:
         op.reject(f"a pool with {size} windows")
-    starts, ends = ([-(-(i + add) * given // size) if add else i * given // size for i in range(size)] for add in (0, 1))
-    widest = max(end - start for start, end in zip(starts, ends, strict=True))
-    if widest * size > MOST_IMPLIED:
-        op.reject(f"a pool with {size} windows of {widest}")
-    places = np.asarray([[min(start + step, end - 1) for step in range(widest)] for start, end in zip(starts, ends, strict=True)], np.int64)
-    windows = op.Gather(x, op.const(places), axis=axis)
-    if not average:
-        return op.ReduceMax(windows, op.const([axis + 1]), keepdims=0)
-    counts = np.asarray([[(start + step < end) / (end - start) for step in range(widest)] for start, end in zip(starts, ends, strict=True)], x.dtype.numpy())
-    weights = op.const(counts.reshape(size, widest, *[1] * (rank(op, x) - axis - 1)))
-    return op.ReduceSum(op.Mul(windows, weights), op.const([axis + 1]), keepdims=0)
+    starts = np.arange(size)[:, None] * given // size
+    ends = -(-(np.arange(size)[:, None] + 1) * given // size)
+    steps = np.arange(int((ends - starts).max(initial=1)))
+    if steps.size * size > MOST_IMPLIED:
+        op.reject(f"a pool with {size} windows of {steps.size}")
+    return np.minimum(starts + steps, ends - 1), starts + steps < ends
+
+
+def _adaptive_max(op: Any, x: Any, wanted: list[Any], first: int) -> list[Any]:
+    """The largest elements, and their places in what the pooled axes are when they are one. Where the sizes are open, one cell is all that has no places."""
+    spatial = len(wanted)
+    sizes = op.of(x)[1][first:]
+    if all(size == 1 for size in wanted) and not all(isinstance(size, int) for size in sizes):
+        return [op.ReduceMax(x, op.const(list(range(first, first + spatial))), keepdims=1), None]
+    sizes = [length(op, x, first + place) for place in range(spatial)]
+    wanted = [size if size is not None else given for size, given in zip(wanted, sizes, strict=True)]
+    flat = np.zeros((1, 1), np.int64)                                # [cells, positions of a window] in the flattened axes
+    for given, size in zip(sizes, wanted, strict=True):
+        places, _ = _windows(op, given, size)
+        flat = (flat[:, None, :, None] * given + places[None, :, None, :]).reshape(flat.shape[0] * size, -1)
+        if flat.size > MOST_IMPLIED:
+            op.reject(f"a pool with {flat.shape[0]} windows")
+    lead = [0] * first
+    windows = op.Gather(op.Reshape(x, [*lead, -1]), op.const(flat), axis=first)
+    chosen = op.ArgMax(windows, axis=first + 1, keepdims=1)
+    values = op.Reshape(op.ReduceMax(windows, op.const([first + 1]), keepdims=0), [*lead, *wanted])
+    everywhere = op.Expand(op.const(flat), op.Shape(windows))
+    return [values, op.Reshape(op.GatherElements(everywhere, chosen, axis=first + 1), [*lead, *wanted])]
 
 
 @to_onnx("col2im")
@@ -239,9 +265,28 @@ def native_batch_norm(op, x, weight, bias, mean, variance, momentum, eps):
     return [batch_norm(op, x, weight, bias, mean, variance, False, momentum, eps), None, None]
 
 
+@to_onnx("native_batch_norm", "_native_batch_norm_legit", "_batch_norm_with_update")
+def native_batch_norm_in_training(op, x, weight, bias, mean, variance, *rest):
+    """With the mean and the reciprocal of the deviation of the batch, which are empty where those that are kept were used; and a reserve that nobody reads."""
+    training, momentum, eps = (True, *rest) if len(rest) == 2 else rest
+    y = batch_norm(op, x, weight, bias, mean, variance, training, momentum, eps)
+    more = [op.const(np.zeros(0, np.uint8))] if op.node.op_type == "_batch_norm_with_update" else []
+    if not training:
+        return [y, op.const(np.zeros(0, np.float32)), op.const(np.zeros(0, np.float32)), *more]
+    return [y, *_moments(op, x, [0, *range(2, rank(op, x))], eps), *more]
+
+
+def _moments(op: Any, x: Any, axes: list[int], eps: float) -> list[Any]:
+    """The mean and the reciprocal of the deviation."""
+    centred = op.Sub(x, op.ReduceMean(x, op.const(axes), keepdims=1))
+    deviation = op.Sqrt(op.Add(op.ReduceMean(op.Mul(centred, centred), op.const(axes), keepdims=0), float(eps)))
+    return [op.ReduceMean(x, op.const(axes), keepdims=0), op.Reciprocal(deviation)]
+
+
 @to_onnx("native_group_norm")
 def native_group_norm(op, x, weight, bias, n, channels, size, groups, eps):
-    return [group_norm(op, x, groups, weight, bias, eps), None, None]
+    grouped = op.Reshape(x, [0, groups, -1])
+    return [group_norm(op, x, groups, weight, bias, eps), *_moments(op, grouped, [2], eps)]
 
 
 @to_onnx("max_pool1d_with_indices", "max_pool2d_with_indices", "max_pool3d_with_indices")

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects.torch.to_onnx.common import BOOL
@@ -46,3 +47,21 @@ def cosine_embedding_loss(a, x, y, target, margin=0.0, reduction=1):
     positive, negative = a.rsub(cosine, 1), a.clamp_min(a.sub(cosine, margin), 0)
     zeros = a.zeros_like(positive)
     return LOSSES[reduction](a, a.add(a.where(a.eq(target, 1), positive, zeros), a.where(a.eq(target, -1), negative, zeros)))
+
+
+composed("logdet")(lambda a, x: a.log(a.linalg_det(x)))
+composed("linalg_slogdet", "slogdet")(lambda a, x: [a.sign(a.linalg_det(x)), a.log(a.abs(a.linalg_det(x)))])
+
+
+@composed("linalg_matrix_power", "matrix_power")
+def matrix_power(a, x, n):
+    """A product of squares. Rejects negative powers, which need the inverse."""
+    if not 0 <= n < 1 << 16:
+        a.op.reject(f"the power {n} of a matrix")
+    eye = np.eye(sizes(a, x)[-1], dtype=x.dtype.numpy())
+    result, square = (a.add(a.zeros_like(x), a.op.const(eye)) if not n else None), x
+    while n:
+        result = (square if result is None else a.matmul(result, square)) if n & 1 else result
+        n >>= 1
+        square = a.matmul(square, square) if n else square
+    return result

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from isomorph.dialects.torch.to_onnx.common import (
     BOOL,
@@ -102,10 +103,17 @@ def var(op, x, dim=None, unbiased=True, keepdim=False, *, correction=None):
 
 @to_onnx("norm", "linalg_vector_norm", "frobenius_norm")
 def norm(op, x, p=2, dim=None, keepdim=False, dtype=None):
-    target = {1: "ReduceL1", 2: "ReduceL2", None: "ReduceL2", "fro": "ReduceL2"}.get(p)
-    if target is None:
-        op.reject(f"the norm {p}")
-    return op.make(target, [x, None if dim is None else op.const(axes_of(op, x, dim))], {"keepdims": int(keepdim)})
+    """The root of the sum of powers; its limits are the extremes, and for 0 how many are not zero."""
+    if isinstance(p, (ir.Value, str)) and p != "fro":
+        op.reject(f"the norm {p if isinstance(p, str) else 'of the run'}")
+    x = cast(op, x, dtype_of(dtype)) if isinstance(dtype, int) else x
+    axes = None if dim is None or not rank(op, x) else op.const(axes_of(op, x, dim))
+    known = {1: "ReduceL1", 2: "ReduceL2", None: "ReduceL2", "fro": "ReduceL2", math.inf: "ReduceMax", -math.inf: "ReduceMin"}.get(p)
+    if known is not None:
+        return op.make(known, [op.Abs(x) if isinstance(p, (int, float)) and math.isinf(p) else x, axes], {"keepdims": int(keepdim)})
+    if p == 0:
+        return op.ReduceSum(cast(op, op.Not(op.Equal(x, 0)), x.dtype), axes, keepdims=int(keepdim))
+    return op.Pow(op.ReduceSum(op.Pow(op.Abs(x), float(p)), axes, keepdims=int(keepdim)), 1 / float(p))
 
 
 @to_onnx("cumsum")
@@ -132,4 +140,6 @@ def argsort(op, x, dim=-1, descending=False, **more):
 
 @to_onnx("nonzero")
 def nonzero(op, x):
+    if not rank(op, x):                            # ONNX gives a row where PyTorch gives none
+        return op.Slice(op.Transpose(op.NonZero(op.Reshape(x, [1])), perm=[1, 0]), [0], [0], [1])
     return op.Transpose(op.NonZero(x), perm=[1, 0])

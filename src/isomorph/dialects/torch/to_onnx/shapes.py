@@ -59,7 +59,7 @@ def squeeze(op, x, dim=None):
     if dim is None:
         wanted = [axis for axis, size in enumerate(op.static(x)) if size == 1]
     else:
-        wanted = [axis for axis in axes_of(op, x, dim) if (count and sizes[axis] == 1) or not isinstance(sizes[axis], int)]
+        wanted = [axis for axis in (axes_of(op, x, dim) if dim != [] else []) if (count and sizes[axis] == 1) or not isinstance(sizes[axis], int)]
         if any(not isinstance(sizes[axis], int) for axis in wanted):
             op.lose("torch.assumed", f"axis {wanted} is squeezed as if it were 1, which the file does not say")
     return op.Squeeze(x, op.const(wanted)) if wanted else x

@@ -184,3 +184,63 @@ def repeat_interleave(a, x, repeats=None, dim=None, output_size=None):
     counted = op.Range(op.const(np.int64(0)), cast(op, total, INT64), op.const(np.int64(1)))
     places = a.searchsorted(ends, counted, False, True)
     return places if x is None else op.Gather(x, places, axis=axis)
+
+
+# ---- of samples
+
+@composed("quantile", "nanquantile")
+def quantile(a, x, q, dim=None, keepdim=False, interpolation="linear"):
+    """Between neighbours of the sorted elements. Rejects what passes over elements that are no numbers."""
+    if a.op.node.op_type == "nanquantile":
+        a.op.reject("a quantile that passes over what is no number")
+    count = rank(a.op, x)
+    flat, axis = (a.reshape(x, [-1]), 0) if dim is None else (x, axis_of(a.op, x, dim))
+    values = a.sort(flat, axis, False)[0]
+    place = a.mul(q, float(sizes(a, flat)[axis] - 1)) if isinstance(q, ir.Value) else a.scalar_tensor(q * (sizes(a, flat)[axis] - 1))
+    place = a.type_as(place, x)
+    low, high = a.floor(place), a.ceil(place)
+    if interpolation in ("lower", "higher", "nearest"):
+        chosen = {"lower": low, "higher": high, "nearest": a.round(place)}[interpolation]
+        result, weight = a.index_select(values, axis, a.reshape(a.to(chosen, 4), [-1])), None
+    else:
+        one, other = (a.index_select(values, axis, a.reshape(a.to(end, 4), [-1])) for end in (low, high))
+        weight = a.reshape(a.full_like(place, 0.5) if interpolation == "midpoint" else a.sub(place, low), [-1, *[1] * (rank(a.op, values) - axis - 1)])
+        result = a.add(one, a.mul(a.sub(other, one), weight))
+    result = a.movedim(result, axis, 0)                              # [q, the axes that are left]
+    if keepdim:
+        result = a.unsqueeze(result, axis + 1) if dim is not None else a.reshape(result, [-1, *[1] * count])
+    return result if isinstance(q, ir.Value) and rank(a.op, q) else a.squeeze(result, 0)
+
+
+@composed("cov")
+def cov(a, x, correction=1, fweights=None, aweights=None):
+    if fweights is not None or aweights is not None:
+        a.op.reject("weighted samples")
+    rows = a.reshape(x, [1, -1]) if rank(a.op, x) < 2 else x
+    rows = cast(a.op, rows, x.dtype if is_float(x) else ir.DataType.FLOAT)
+    centred = a.sub(rows, a.mean(rows, [1], True))
+    result = a.div(a.matmul(centred, a.transpose(centred, 0, 1)), float(sizes(a, rows)[1] - correction))
+    return result if rank(a.op, x) > 1 else a.reshape(result, [])
+
+
+@composed("corrcoef")
+def corrcoef(a, x):
+    covariance = a.cov(x)
+    if rank(a.op, x) < 2:
+        return a.div(covariance, covariance)
+    deviation = a.sqrt(a.diagonal(covariance))
+    return a.clamp(a.div(a.div(covariance, a.unsqueeze(deviation, 0)), a.unsqueeze(deviation, 1)), -1.0, 1.0)
+
+
+@composed("cosine_similarity")
+def cosine_similarity(a, x, y, dim=1, eps=1e-8):
+    lengths = [a.clamp(a.norm(value, 2, [dim]), eps) for value in (x, y)]
+    return a.div(a.sum(a.mul(x, y), [dim]), a.mul(*lengths))
+
+
+@composed("renorm")
+def renorm(a, x, p, dim, maxnorm):
+    """Parts along an axis whose norm is too large are scaled down to it."""
+    axes = [axis for axis in range(rank(a.op, x)) if axis != axis_of(a.op, x, dim)]
+    size = a.norm(x, p, axes, True)
+    return a.mul(x, a.where(a.gt(size, maxnorm), a.div(a.full_like(size, float(maxnorm)), a.add(size, 1e-7)), 1.0))
