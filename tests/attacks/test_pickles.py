@@ -10,6 +10,7 @@ import pickle as standard
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -180,6 +181,7 @@ def test_nothing_is_imported_called_or_opened(tmp_path):
 
 FLOODS = {
     "opcodes": b"N0" * 5_000_000, "lists": b"]" * 10_000_000, "marks": b"(" * 10_000_000, "pairs": b"](" + b"}}}e(" * 2_500_000,
+    "memo bomb": b"]q\0" + b"".join(b"(" + (b"h" + bytes([level])) * 10 + b"lq" + bytes([level + 1]) for level in range(30)),
     "memo": b"N" + b"".join(b"r" + number.to_bytes(4, "little") for number in range(2_000_000)), "calls": b"cos\nsystem\nq\0)q\1" + b"h\0h\1R0" * 1_600_000,
 }
 
@@ -193,7 +195,59 @@ def test_ten_megabytes_of_opcodes_end_soon(name, tmp_path):
         archive.writestr("archive/data.pkl", b"\x80\x02" + FLOODS[name] + b".")
     script = WATCHED.replace("cases = json.load(open(sys.argv[1]))", "cases = sys.argv[1:]").replace("bytes.fromhex(case)", "case")
     child = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, check=True, timeout=60)
-    _, (outcome, seconds), megabytes = json.loads(child.stdout)
+    events, (outcome, seconds), megabytes = json.loads(child.stdout)
+    assert all(event == "open" and str(path) in arguments for event, arguments in events)
     assert outcome in ("Unsafe", "Damaged")
     assert seconds < 10
     assert megabytes < 150
+
+
+PROGRAMS = r"""
+import io, json, sys, zipfile
+sys.path[:0] = sys.argv[1].split(":")
+import test_torch_export as exported
+import test_torchscript as scripted
+from isomorph.artifact import Artifact
+from isomorph.errors import IsomorphError
+from isomorph.formats import torch_export, torchscript
+
+def read(module, data):
+    try:
+        module.read(Artifact.open(data))
+    except IsomorphError:
+        pass
+
+def package(nodes, **members):
+    data = io.BytesIO(exported.package(exported.program(nodes, "x")))
+    with zipfile.ZipFile(data, "a") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return data.getvalue()
+
+CODE = ["return torch.relu(x)", "return __import__('os').system('true')", "import os\nreturn os.system('true')", "return eval('1')",
+        "return torch.ops.load_library('x.so')", "return ops.torchbind.run(x)", "return [y for y in ().__class__.__base__.__subclasses__()]",
+        "return open('/etc/passwd')", "with open('/etc/passwd') as f:\n  y = f\nreturn x", "return getattr(x, '__globals__')", "return (lambda: x)()"]
+NODES = [("_operator.attrgetter", "__class__"), ("os.system", "true"), ("builtins.eval", "1"), ("torch.ops.load_library", "x.so"),
+         ("torch.ops.aten.relu.default", "x")]
+programs = [(torchscript, scripted.script(body)) for body in CODE]
+programs += [(torch_export, package([exported.node(target, [{"as_string": text}], "y")])) for target, text in NODES]
+programs.append((torch_export, package([], **{"m/data/aotinductor/model/x.so": b"\x7fELF", "m/data/constants/c.pt": b"cos\nsystem\n(Vtrue\ntR."})))
+for module, data in programs[:1] + programs[-2:-1]:
+    read(module, data)                       # what is imported at the first use is imported now
+events = []
+def hook(event, arguments):
+    if event in ("import", "exec", "open", "pickle.find_class") or event.startswith(("subprocess", "socket", "os.", "ctypes.dlopen", "shutil")):
+        events.append([event, str(arguments)[:200]])
+sys.addaudithook(hook)
+for module, data in programs:
+    read(module, data)
+print(json.dumps([len(programs), events]))
+"""
+
+
+def test_programs_are_walked_and_never_run(tmp_path):
+    """Code of TorchScript and nodes of exported programs that would reach for the system: parsed (which `compile` would tell), and no more."""
+    folders = f"{Path(__file__).parents[1] / 'formats'}:{Path(__file__).parents[1]}"
+    child = subprocess.run([sys.executable, "-c", PROGRAMS, folders], capture_output=True, text=True, check=True, timeout=120)
+    count, events = json.loads(child.stdout)
+    assert (count, events) == (17, [])

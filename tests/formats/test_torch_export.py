@@ -13,6 +13,7 @@ import isomorph
 from isomorph.artifact import Artifact
 from isomorph.errors import Damaged, Unsupported
 from isomorph.formats import torch_export
+from isomorph.report import Severity
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
 META = {"dtype": 7, "sizes": [{"as_int": 2}, {"as_int": 3}], "strides": [{"as_int": 3}, {"as_int": 1}], "storage_offset": {"as_int": 0}, "layout": 7}
@@ -84,6 +85,17 @@ def test_an_object_that_only_a_pickle_holds_is_not_loaded():
     model = torch_export.read(Artifact.open(package(LINEAR, {"w": CONFIG["w"] | {"use_pickle": True}})))
     assert "torch_export.not-loaded" in {finding.code for finding in model.findings}
     assert model.metadata["blockers"][0][0] == "w"
+
+
+def test_native_code_beside_a_program_is_named_and_left_alone():
+    data = io.BytesIO(package(LINEAR))
+    with zipfile.ZipFile(data, "a") as archive:
+        archive.writestr("m/data/aotinductor/model/x.so", b"\x7fELF")
+    artifact = Artifact.open(data.getvalue())
+    assert torch_export.identify(artifact).flavour == "exported program and AOTInductor package"
+    found = {finding.code: finding for finding in torch_export.read(artifact).findings}
+    assert found["torch_export.native-code"].severity == Severity.HIGH
+    assert "x.so" in found["torch_export.native-code"].message
 
 
 def test_compiled_code_alone_is_no_program():

@@ -60,3 +60,22 @@ def test_there_and_back_through_safetensors(folder, tmp_path):
     back, facts = loaded(tmp_path / "back.pt", tmp_path / "back.npz")
     assert back == expected
     assert_equal(read(tmp_path / "back.pt"), back, facts)
+
+
+def test_what_is_no_dense_tensor_is_kept_in_parts(folder):
+    """Sparse layouts, a tensor without data, quantised ones, complex halves, overlapping memory, arrays of NumPy, a view that changes a sign."""
+    checkpoint = read(folder / "odd.pt")
+    held = {name: tensor.numpy().tolist() for name, tensor in checkpoint.items()}
+    assert held["coo.indices"] == [[0, 1, 1], [1, 0, 2]]
+    assert held["coo.values"] == held["csr.values"] == [1.5, 2.5, 3.5]
+    assert (held["csr.pointers"], held["csr.indices"]) == ([0, 1, 3], [1, 0, 2])
+    assert (held["csc.pointers"], held["csc.indices"], held["csc.values"]) == ([0, 1, 2, 3], [1, 0, 1], [2.5, 1.5, 3.5])
+    assert checkpoint.metadata["coo.size"] == [2, 3]
+    assert not any(name.startswith("meta") for name in held)
+    assert (held["per_tensor"], held["per_tensor.scale"], held["per_tensor.zero_point"]) == ([[3, 6, 3], [8, 3, 10]], 0.5, 3)
+    assert (held["per_channel"], held["per_channel.scale"]) == ([[1, 4, 1], [12, 2, 16]], [0.5, 0.25])
+    assert checkpoint.metadata["per_channel.axis"] == 0
+    assert held["half"] == [[1, 2], [3, -4]]
+    assert held["overlapping"] == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
+    assert (held["list.1"], held["list.2.deep"]) == ([0, 1, 2], [1, 1])
+    assert {"torch.parts", "torch.meta", "torch.quantised", "torch.complex-half"} <= {finding.code for finding in checkpoint.findings}

@@ -15,9 +15,10 @@ from isomorph.runtime.session import Session
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 pytestmark = needs_torch
-CASES = [f"{name}-{kind}" for name in ("network", "attention", "recurrent", "shapes", "choosing") for kind in ("scripted", "traced", "frozen")
+CASES = [f"{name}-{kind}" for name in ("network", "attention", "recurrent", "shapes", "choosing", "packaged") for kind in ("scripted", "traced", "frozen")
          if (name, kind) != ("choosing", "traced")]
-INPUT_SHAPES = {"attention": {"ids": (-1, -1), "mask": (-1, -1)}, "recurrent": {"x": (-1, -1, 6)}, "shapes": {"x": (2, 4, 6, 6)}, "choosing": {"x": (-1, 5)}}
+INPUT_SHAPES = {"attention": {"ids": (-1, -1), "mask": (-1, -1)}, "recurrent": {"x": (-1, -1, 6)}, "shapes": {"x": (2, 4, 6, 6)}, "choosing": {"x": (-1, 5)},
+                "packaged": {"x": (-1, 3)}}
 
 
 @pytest.fixture(scope="module")

@@ -41,11 +41,22 @@ def make(folder: Path) -> None:
     torch.save({"state_dict": network.state_dict(), "epoch": 3, "hyper_parameters": {"lr": 0.1}, "pytorch-lightning_version": "2.5"}, folder / "lightning.ckpt")
     torch.save(network, folder / "module.pt")
     torch.save({"a": {"b": [torch.ones(2), {"c": torch.zeros(3)}]}}, folder / "nested.pt")
+    torch.save(odd(), folder / "odd.pt")
     index = {"metadata": {"total_size": 1}, "weight_map": {}}
     for number, names in enumerate((DTYPES, NEWER)):
         torch.save({name: state[name] for name in names}, folder / f"pytorch_model-{number}.bin")
         index["weight_map"] |= dict.fromkeys(names, f"pytorch_model-{number}.bin")
     (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+
+
+def odd() -> dict:
+    """What is no plain dense tensor, of values that the test knows."""
+    dense = torch.tensor([[0.0, 1.5, 0.0], [2.5, 0.0, 3.5]])
+    return {"coo": dense.to_sparse(), "csr": dense.to_sparse_csr(), "csc": dense.to_sparse_csc(), "meta": torch.empty(2, 3, device="meta"),
+            "per_tensor": torch.quantize_per_tensor(dense, 0.5, 3, torch.quint8),
+            "per_channel": torch.quantize_per_channel(dense, torch.tensor([0.5, 0.25], dtype=torch.float64), torch.tensor([1, 2]), 0, torch.qint8),
+            "half": torch.tensor([1 + 2j, 3 - 4j], dtype=torch.complex32), "overlapping": torch.arange(5.0).as_strided((3, 3), (1, 1)),
+            "list": [np.float32(1.5), np.arange(3), {"deep": torch.nn.Parameter(torch.ones(2))}]}
 
 
 def flat(value: object, name: str = "") -> dict[str, torch.Tensor]:

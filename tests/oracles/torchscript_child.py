@@ -5,6 +5,7 @@
 """
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -103,6 +104,40 @@ class Shapes(nn.Module):
                 torch.arange(4, dtype=torch.float32) + x[0, 0, 0, :4], x.roll(1, 2), x.tril(), nn.functional.pixel_shuffle(x, 2), x.pow(3), x // 0.3]
 
 
+PACKAGES = {"outer_part/__init__.py": "", "outer_part/inner_part/__init__.py": "", "outer_part/shared.py": """
+import torch
+@torch.jit.script
+def doubled(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+""", "outer_part/inner_part/nets.py": """
+import torch
+from outer_part.shared import doubled
+class Block(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 3)
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return doubled(self.layer(x))
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = torch.nn.ModuleList([Block(), Block()])
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            x = torch.relu(block(x))
+        return x
+"""}
+
+
+def packaged(folder: Path) -> nn.Module:
+    """A module whose classes and functions stand in packages inside packages: code/__torch__/outer_part/inner_part/nets.py."""
+    for name, text in PACKAGES.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    sys.path.insert(0, str(folder))
+    return importlib.import_module("outer_part.inner_part.nets").Net()
+
+
 def make(folder: Path) -> None:
     torch.manual_seed(0)
     ids, mask = torch.randint(0, 50, (2, 7)), torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
@@ -110,6 +145,7 @@ def make(folder: Path) -> None:
              "attention": (Attention(), (ids, mask), (torch.randint(0, 50, (3, 9)), torch.ones(3, 9, dtype=torch.int64))),
              "recurrent": (Recurrent(), (torch.randn(2, 9, 6),), (torch.randn(3, 4, 6),)),
              "shapes": (Shapes(), (torch.randn(2, 4, 6, 6),), (torch.randn(2, 4, 6, 6),)),
+             "packaged": (packaged(folder), (torch.randn(2, 3),), (torch.randn(4, 3),)),
              "choosing": (Choosing(), (torch.randn(2, 5), 3), (-torch.rand(2, 5), 3))}
     for name, (module, first, second) in cases.items():
         module.eval()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 REBUILDS = ("torch._utils", "torch._tensor", "torch.nn.parameter", "torch.storage", "torch")
 ORDERED = Name("collections", "OrderedDict")
 NUMPY = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
+COMPILED = (".so", ".o", ".cubin", ".cpp", ".dll", ".dylib", ".pyd")      # what AOTInductor puts into packages
 LONGEST_PICKLE = 1 << 20                   # bytes of a packed pickle that are unpacked to look at
 TRAINING = ("optimizer", "optimizer_state_dict", "optimizer_states", "epoch", "global_step", "lr_schedulers", "scheduler")
 

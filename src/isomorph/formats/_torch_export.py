@@ -18,7 +18,7 @@ from isomorph.dialects.torch.lowering import Lowering
 from isomorph.dialects.torch.program_values import UNKNOWN, Cell, Raised, Stop, Unknown, has_unknown
 from isomorph.dialects.torch.to_onnx import SCALAR_TYPES
 from isomorph.errors import Damaged, IsomorphError, Unsupported
-from isomorph.formats import _torch_files, _torch_interface
+from isomorph.formats import _torch, _torch_files, _torch_interface
 from isomorph.formats._torch_values import DType, Storage, TensorRecord, flatten, is_sizes, made_tensor
 from isomorph.model import HUB_IR_VERSION, HUB_OPSET, Model
 from isomorph.report import Finding, Severity
@@ -53,6 +53,7 @@ class Program:
         self.graph, self.signature = fields(self.graph_module, "graph"), fields(self.graph_module, "signature")
         self.tensors = self._read_weights()
         self._look_into_pickles()
+        self._look_at_compiled_code()
         if len(models) > 1:
             self._find("torch_export.other-models", Severity.MEDIUM, member, f"{len(models)} models are in the package, the first is read")
 
@@ -123,6 +124,14 @@ class Program:
                 self._pickled(member)
             except IsomorphError as error:
                 self._find("torch_export.sample-inputs", Severity.MEDIUM, member, f"the sample inputs cannot be read: {error.what[:160]}")
+
+
+    def _look_at_compiled_code(self) -> None:
+        """Native libraries beside the program, which a loader would open and so run: named, and left alone."""
+        compiled = [name for name in self.archive.names if name.endswith(_torch.COMPILED)]
+        if compiled:
+            self._find("torch_export.native-code", Severity.HIGH, compiled[0], f"{len(compiled)} files of native code stand beside the program: "
+                       f"{', '.join(compiled[:4])}; they are neither loaded nor kept")
 
 
 def fields(value: Any, name: str) -> dict[str, Any]:

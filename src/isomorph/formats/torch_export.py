@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from isomorph.wire.archive import Archive
 
 OLD = "serialized_exported_program.json"
-COMPILED = (".so", ".o", ".cubin", ".cpp", ".dll", ".dylib", ".pyd")
 SCHEMA = re.compile(rb'"schema_version" *: *\{ *"major" *: *(\d+) *, *"minor" *: *(\d+)')
 TORCH = re.compile(rb'"torch_version" *: *"([^"]{1,40})"')
 AOT_HINT = "it holds code compiled for one machine: convert the exported program it was made from"
@@ -35,7 +34,7 @@ def identify(artifact: Artifact) -> Match | None:
         version = archive.head(root + "version", 16).decode("latin1").strip() if root + "version" in archive.members else ""
         state = next((name for name in archive.names if "serialized_state_dict" in name), "")
         return Match("torch_export", version, "exported program, flat layout", "graph", _versions(archive, root + OLD) | {"weights": state})
-    if any("aotinductor/" in name for name in archive.names) and any(name.endswith(COMPILED) for name in archive.names):
+    if any("aotinductor/" in name for name in archive.names) and any(name.endswith(_torch.COMPILED) for name in archive.names):
         return Match("torch_export", "", "AOTInductor package", "", {"models": _compiled(archive)}, AOT_HINT)
     return None
 
@@ -55,7 +54,7 @@ def _identify_archive(archive: Archive, root: str) -> Match:
 
 def _compiled(archive: Archive) -> list[str]:
     """The models of an AOTInductor package: the folders that hold compiled code."""
-    folders = [name.partition("aotinductor/")[2].split("/")[0] for name in archive.names if "aotinductor/" in name and name.endswith(COMPILED)]
+    folders = [name.partition("aotinductor/")[2].split("/")[0] for name in archive.names if "aotinductor/" in name and name.endswith(_torch.COMPILED)]
     return sorted(set(folders))
 
 

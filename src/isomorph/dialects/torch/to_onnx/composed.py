@@ -87,7 +87,7 @@ PAIRS = {
     "fmax": lambda a, x, y: a.where(a.isnan(y), x, a.where(a.isnan(x), y, a.maximum(x, y))),
     "fmin": lambda a, x, y: a.where(a.isnan(y), x, a.where(a.isnan(x), y, a.minimum(x, y))),
     "hypot": lambda a, x, y: a.sqrt(a.add(a.mul(x, x), a.mul(y, y))), "ldexp": lambda a, x, y: a.mul(x, a.pow(a.full_like(floating(a.op, y), 2.0), y)),
-    "inner": lambda a, x, y: a.matmul(x, a.transpose(y, -2, -1)) if rank(a.op, y) > 1 else a.matmul(x, y) if rank(a.op, x) else a.mul(x, y),
+    "inner": lambda a, x, y: a.mul(x, y) if not rank(a.op, x) or not rank(a.op, y) else a.matmul(x, a.transpose(y, -2, -1) if rank(a.op, y) > 1 else y),
     "logaddexp": lambda a, x, y: a.add(a.maximum(x, y), a.log1p(a.exp(a.neg(a.abs(a.sub(x, y)))))),
     "logaddexp2": lambda a, x, y: a.add(a.maximum(x, y), a.log2(a.add(a.exp2(a.neg(a.abs(a.sub(x, y)))), 1))),
     "vdot": lambda a, x, y: a.sum(a.mul(x, y)), "outer": lambda a, x, y: a.mul(a.unsqueeze(x, 1), y), "mv": lambda a, x, y: a.matmul(x, y),

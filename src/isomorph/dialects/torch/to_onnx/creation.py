@@ -15,6 +15,8 @@ from isomorph.dialects.torch.to_onnx.common import BOOL, FLOAT, INT64, D, cast, 
 def to(op, x, *args, **more):
     """Every overload: (dtype), (device, dtype), (other); what is an integer of the table is the dtype, and a tensor gives its type."""
     wanted = more.get("dtype")
+    if not isinstance(x, ir.Value):                # a size that traces hold as a tensor
+        x = scalar_tensor(op, x)
     for argument in args[:2]:
         if is_tensor(argument):
             return cast(op, x, argument.dtype)
@@ -126,7 +128,19 @@ def arange(op, *args, dtype=None, **more):
 
 @to_onnx("linspace")
 def linspace(op, start, end, steps, dtype=None, *rest, **more):
+    if isinstance(start, ir.Value) or isinstance(end, ir.Value):
+        if not isinstance(steps, int) or steps > 1 << 24:
+            op.reject("a number of steps that only the run knows")
+        first, last = (cast(op, x, D.DOUBLE) if isinstance(x, ir.Value) else op.const(np.asarray(x, np.float64)) for x in (start, end))
+        parts = op.Mul(op.Sub(last, first), op.const(np.arange(steps) / max(steps - 1, 1)))
+        return cast(op, op.Add(first, parts), dtype_of(dtype))
     return op.const(np.linspace(start, end, steps).astype(dtype_of(dtype).numpy()))
+
+
+@to_onnx("logspace")
+def logspace(op, start, end, steps, base=10.0, dtype=None, *rest, **more):
+    powers = linspace(op, start, end, steps, 7)
+    return cast(op, op.Pow(op.const(np.asarray(base, np.float64)), powers), dtype_of(dtype))
 
 
 @to_onnx("eye")

@@ -6,7 +6,22 @@ from typing import Any
 
 import onnx_ir as ir
 
-from isomorph.dialects.torch.to_onnx.common import BOOL, INTEGERS, KEEP_INTEGERS, SAME, UNARY, D, as_type, cast, floating, is_float, promoted, rank, to_onnx
+from isomorph.dialects.torch.to_onnx.common import (
+    BOOL,
+    INT64,
+    INTEGERS,
+    KEEP_INTEGERS,
+    SAME,
+    UNARY,
+    D,
+    as_type,
+    cast,
+    floating,
+    is_float,
+    promoted,
+    rank,
+    to_onnx,
+)
 
 for _name, _target in UNARY.items():
     def _unary(op, x, *, _target=_target, _keep=_name in KEEP_INTEGERS):
@@ -29,7 +44,7 @@ def rsqrt(op, x):
 
 @to_onnx("square")
 def square(op, x):
-    return mul(op, x, x)
+    return mul(op, *[cast(op, x, INT64) if x.dtype == BOOL else x] * 2)
 
 
 @to_onnx("round")

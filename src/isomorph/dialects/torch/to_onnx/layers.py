@@ -52,6 +52,8 @@ def embedding(op, weight, indices, *rest):
 
 @to_onnx("one_hot")
 def one_hot(op, x, classes=-1):
+    if not rank(op, x):
+        return op.Squeeze(one_hot(op, op.Reshape(x, [1]), classes), op.const([0]))
     if classes == -1:
         return op.OneHot(x, op.Add(op.ReduceMax(x, keepdims=0), 1), np.asarray([0, 1], np.int64), axis=-1)
     return op.OneHot(x, np.asarray(classes, np.int64), np.asarray([0, 1], np.int64), axis=-1)
@@ -100,8 +102,11 @@ def conv(op, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 @to_onnx("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def conv_transpose(op, x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
     spatial = len(weight.shape) - 2
-    return op.ConvTranspose(x, weight, bias, strides=listed(stride, spatial), pads=listed(padding, spatial) * 2, output_padding=listed(output_padding, spatial),
-                            dilations=listed(dilation, spatial), group=groups)
+    unbatched = rank(op, x) == spatial + 1
+    x = op.Unsqueeze(x, op.const([0])) if unbatched else x
+    y = op.ConvTranspose(x, weight, bias, strides=listed(stride, spatial), pads=listed(padding, spatial) * 2, output_padding=listed(output_padding, spatial),
+                         dilations=listed(dilation, spatial), group=groups)
+    return op.Squeeze(y, op.const([0])) if unbatched else y
 
 
 @to_onnx("_convolution_mode")
@@ -305,12 +310,16 @@ def max_pool_with_indices(op, x, kernel_size, stride=(), padding=0, dilation=1, 
 @to_onnx("softmax", "_softmax")
 def softmax(op, x, dim, dtype=None, **more):
     x = cast(op, x, dtype_of(dtype)) if isinstance(dtype, int) and not isinstance(dtype, bool) else x
+    if not rank(op, x):
+        return op.Reshape(op.Softmax(op.Reshape(x, [1]), axis=0), op.const(np.zeros(0, np.int64)))
     return op.Softmax(x, axis=axis_of(op, x, dim))
 
 
 @to_onnx("log_softmax", "_log_softmax")
 def log_softmax(op, x, dim, dtype=None, **more):
     x = cast(op, x, dtype_of(dtype)) if isinstance(dtype, int) and not isinstance(dtype, bool) else x
+    if not rank(op, x):
+        return op.Reshape(op.LogSoftmax(op.Reshape(x, [1]), axis=0), op.const(np.zeros(0, np.int64)))
     return op.LogSoftmax(x, axis=axis_of(op, x, dim))
 
 

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from isomorph.dialects.torch.to_onnx.common import BOOL
+from isomorph.dialects.torch.to_onnx.common import BOOL, is_float
 from isomorph.dialects.torch.to_onnx.composed import LOSSES, Aten, composed, sizes
 
 
 def blended(a: Aten, x: ir.Value, product: ir.Value, beta: Any, alpha: Any) -> ir.Value:
+    if not is_float(x):                            # of whole numbers the factors are whole as well
+        beta, alpha = int(beta), int(alpha)
     product = product if alpha == 1 else a.mul(product, alpha)
     return product if beta == 0 else a.add(product, x if beta == 1 else a.mul(x, beta))
 

@@ -259,6 +259,8 @@ def index_put(a, x, indices, values, accumulate=False, unsafe=False):
         mask = given[0][1]
         mask = a.reshape(mask, [*[1] * given[0][0], *sizes(a, mask), *[1] * (rank(op, x) - given[0][0] - rank(op, mask))])
         return a.where(mask, a.add(x, values) if accumulate else cast(op, values, x.dtype), x)
+    if len(given) == 1 and given[0][1].dtype == BOOL and not given[0][0] and rank(op, given[0][1]) == rank(op, x) and not accumulate:
+        return a.masked_scatter(x, given[0][1], cast(op, values, x.dtype))
     if any(index.dtype == BOOL for _, index in given):
         op.reject("it writes where a mask is, more than one value")
     axes = [axis for axis, _ in given]

@@ -58,6 +58,8 @@ def _extreme(target: str, choose: str, pair: Callable) -> Callable[..., Any]:
             return pair(op, x, dim)
         if dim is None:
             return op.make(target, [x], {"keepdims": 0})
+        if not rank(op, x):
+            return [x, op.const(np.asarray(0, np.int64))]
         axis = axis_of(op, x, dim)
         return [op.make(target, [x, op.const([axis])], {"keepdims": int(keepdim)}), op.make(choose, [x], {"axis": axis, "keepdims": int(keepdim)})]
     return rule
@@ -119,11 +121,15 @@ def norm(op, x, p=2, dim=None, keepdim=False, dtype=None):
 @to_onnx("cumsum")
 def cumsum(op, x, dim, dtype=None, **more):
     x = cast(op, x, dtype_of(dtype, x.dtype if is_float(x) else INT64))
+    if not rank(op, x):
+        return x
     return op.CumSum(x, np.asarray(axis_of(op, x, dim), np.int64))
 
 
 @to_onnx("topk")
 def topk(op, x, k, dim=-1, largest=True, sorted=True):
+    if not rank(op, x):
+        return [x, op.const(np.asarray(0, np.int64))]
     return list(op.TopK(x, number(op, k), axis=axis_of(op, x, dim), largest=int(largest), sorted=int(sorted), _outputs=2))
 
 
@@ -143,3 +149,11 @@ def nonzero(op, x):
     if not rank(op, x):                            # ONNX gives a row where PyTorch gives none
         return op.Slice(op.Transpose(op.NonZero(op.Reshape(x, [1])), perm=[1, 0]), [0], [0], [1])
     return op.Transpose(op.NonZero(x), perm=[1, 0])
+
+
+@to_onnx("nonzero_numpy")
+def nonzero_numpy(op, x):
+    x = x if rank(op, x) else op.Reshape(x, [1])
+    count = rank(op, x)
+    rows = op.Split(op.NonZero(x), op.const([1] * count), axis=0, _outputs=count)
+    return [op.Squeeze(row, op.const([0])) for row in ([rows] if count == 1 else rows)]

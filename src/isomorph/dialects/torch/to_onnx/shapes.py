@@ -59,7 +59,7 @@ def squeeze(op, x, dim=None):
     if dim is None:
         wanted = [axis for axis, size in enumerate(op.static(x)) if size == 1]
     else:
-        wanted = [axis for axis in (axes_of(op, x, dim) if dim != [] else []) if (count and sizes[axis] == 1) or not isinstance(sizes[axis], int)]
+        wanted = [axis for axis in (axes_of(op, x, dim) if dim != [] and count else []) if (count and sizes[axis] == 1) or not isinstance(sizes[axis], int)]
         if any(not isinstance(sizes[axis], int) for axis in wanted):
             op.lose("torch.assumed", f"axis {wanted} is squeezed as if it were 1, which the file does not say")
     return op.Squeeze(x, op.const(wanted)) if wanted else x
@@ -164,12 +164,14 @@ def split(op, x, size, dim=0):
 def tensor_split(op, x, count, dim=0):
     """Into a number of parts, or between places, which may be a constant tensor."""
     axis = axis_of(op, x, dim)
-    total = length(op, x, axis)
     if isinstance(count, ir.Value):
         array = constant(count)
         if array is None:
             op.reject("places that are known only at run time")
         count = array.tolist()
+    if isinstance(count, list) and not isinstance(op.of(x)[1][axis], int) and all(place >= 0 for place in count) and sorted(count) == count:
+        return [slice_(op, x, axis, low, high) for low, high in itertools.pairwise([0, *count, None])]
+    total = length(op, x, axis)
     if isinstance(count, list):
         bounds = [0, *(slice(place).indices(total)[1] for place in count), total]
         return [slice_(op, x, axis, low, max(high, low)) for low, high in itertools.pairwise(bounds)]
@@ -217,7 +219,10 @@ def index_select(op, x, dim, index):
 
 @to_onnx("gather")
 def gather(op, x, dim, index, sparse_grad=False, **more):
-    return op.GatherElements(x, index, axis=axis_of(op, x, dim))
+    """A number counts as a vector of one, on either side."""
+    rows, places = (value if rank(op, value) else op.Reshape(value, [1]) for value in (x, index))
+    found = op.GatherElements(rows, places, axis=axis_of(op, x, dim))
+    return found if rank(op, index) else op.Reshape(found, op.const(np.zeros(0, np.int64)))
 
 
 @to_onnx("index")
@@ -230,11 +235,10 @@ def index_(op, x, indices):
         op.reject("indexing by a mask beside other indices")
     if len(places) == 1:
         return op.Gather(x, cast(op, indices[places[0]], INT64), axis=places[0])
-    if places != list(range(places[0], places[0] + len(places))):
-        op.reject("indices with an axis between them")
+    together = places == list(range(places[0], places[0] + len(places)))
     count = rank(op, x)
     first = places[0]
-    if first:
+    if first or not together:
         x = op.Transpose(x, perm=[*places, *(axis for axis in range(count) if axis not in places)])
     chosen = [cast(op, indices[axis], INT64) for axis in places]
     total = chosen[0]
@@ -243,7 +247,7 @@ def index_(op, x, indices):
     shape = op.Shape(total)
     joined = op.Concat(*(op.Unsqueeze(op.Expand(index, shape), op.const([-1])) for index in chosen), axis=-1)
     result = op.GatherND(x, joined)
-    if not first:
+    if not first or not together:                  # with an axis between them, what they choose comes first
         return result
     width = rank(op, total)
     return op.Transpose(result, perm=[*range(width, width + first), *range(width), *range(width + first, rank(op, result))])
@@ -251,6 +255,8 @@ def index_(op, x, indices):
 
 @to_onnx("roll")
 def roll(op, x, shifts, dims=()):
+    if dims in ((), []):
+        return op.Reshape(roll(op, op.Reshape(x, [-1]), shifts, [0]), op.Shape(x))
     for shift, dim in zip(listed(shifts, 1), listed(dims, 1), strict=True):
         axis = axis_of(op, x, dim)
         x = op.Concat(slice_(op, x, axis, -shift), slice_(op, x, axis, 0, -shift), axis=axis) if shift else x
@@ -259,7 +265,9 @@ def roll(op, x, shifts, dims=()):
 
 @to_onnx("flip")
 def flip(op, x, dims):
-    axes = axes_of(op, x, dims)
+    axes = axes_of(op, x, dims) if dims != [] else []
+    if not axes:
+        return x
     return op.Slice(x, [-1] * len(axes), [-END] * len(axes), axes, [-1] * len(axes))
 
 
@@ -279,6 +287,10 @@ def padded(op: Any, x: Any, pad: Sequence[Any], mode: str, value: Any = 0) -> An
     """PyTorch lists (begin, end) from the last axis on."""
     axes = [rank(op, x) - 1 - place for place in range(len(pad) // 2)]
     amounts = [*pad[0::2], *pad[1::2]]
+    if mode != "constant" and any(isinstance(amount, int) and amount < 0 for amount in amounts):         # cut off first: ONNX only takes that away from zeros
+        cut = [min(amount, 0) if isinstance(amount, int) else 0 for amount in amounts]
+        x = op.Pad(x, vector(op, cut), None, op.const(axes), mode="constant")
+        amounts = [max(amount, 0) if isinstance(amount, int) else amount for amount in amounts]
     constant_value = as_type(op, x.dtype, value or 0)[0] if mode == "constant" else None
     return op.Pad(x, vector(op, amounts), constant_value, op.const(axes), mode=mode)
 

@@ -68,7 +68,8 @@ def digamma(a, x):
     square = a.reciprocal(a.mul(far, far))
     series = a.mul(polynomial(a, square, DIGAMMA[::-1]), square)
     value = a.sub(a.sub(a.log(far), a.div(a.full_like(far, 0.5), far)), a.add(series, moved))
-    turned = a.sub(value, a.div(a.full_like(x, math.pi), a.tan(a.mul(a.sub(x, a.floor(x)), math.pi))))
+    angle = a.mul(a.sub(x, a.floor(x)), math.pi)
+    turned = a.sub(value, a.div(a.mul(a.cos(angle), math.pi), a.sin(angle)))
     pole = a.logical_and(negative, a.eq(x, a.floor(x)))
     return a.where(pole, math.nan, a.where(a.eq(x, 0.0), a.neg(a.reciprocal(x)), a.where(negative, turned, value)))
 

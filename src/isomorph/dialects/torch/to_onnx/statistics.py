@@ -23,7 +23,8 @@ def safe_softmax(a, x, dim, dtype=None):
 @composed("linalg_norm")
 def linalg_norm(a, x, order=None, dim=None, keepdim=False, dtype=None):
     if order is None or (dim is not None and (isinstance(dim, int) or len(dim) == 1)) or rank(a.op, x) == 1:
-        return a.norm(x if dim is not None else a.reshape(x, [-1]), 2 if order is None else order, dim, keepdim)
+        flat = dim is None and not keepdim
+        return a.norm(a.reshape(x, [-1]) if flat else x, 2 if order is None else order, dim, keepdim)
     return a.linalg_matrix_norm(x, order, dim or [-2, -1], keepdim)
 
 
@@ -153,15 +154,40 @@ def bucketize(a, x, boundaries, out_int32=False, right=False):
 
 @composed("_unique2", "unique_dim", "unique_consecutive", "_unique")
 def unique(a, x, *rest, **more):
-    """Sorted; which of them are equal neighbours only is not told by ONNX's operator."""
+    """Sorted; of bool as of whole numbers, which ONNX Runtime sorts."""
     op = a.op
+    if x.dtype == BOOL:
+        y, *others = unique(a, cast(op, x, ir.DataType.INT64), *rest, **more)
+        return [cast(op, y, BOOL), *others]
     if op.node.op_type == "unique_consecutive":
-        op.reject("neighbours that are equal")
+        return _without_repetition(a, x, *rest, **more)
     axis = axis_of(op, x, rest[0]) if op.node.op_type == "unique_dim" else None
     y, _, inverse, counts = op.Unique(x, axis=axis, sorted=1, _outputs=4)
     shape = op.of(x)[1]
     inverse = op.Reshape(inverse, op.Shape(x)) if axis is None and len(shape) != 1 else inverse
     return [y, inverse, counts]
+
+
+def _without_repetition(a: Aten, x: ir.Value, return_inverse: bool = False, return_counts: bool = False, dim: int | None = None) -> list[ir.Value]:
+    """Of neighbours that are equal the first, how many came before each element, and how many are equal."""
+    op = a.op
+    flat = a.reshape(x, [-1]) if dim is None else a.flatten(a.movedim(x, dim, 0), 1) if rank(op, x) > 1 else x
+    count = op.Shape(flat, start=0, end=1)
+    changed = a.ne(a.slice(flat, 0, 1), a.slice(flat, 0, 0, -1))
+    changed = a.any(changed, 1) if rank(op, flat) > 1 else changed
+    first = op.Concat(op.const(np.ones(1, bool)), changed, axis=0)
+    inverse = a.sub(a.cumsum(a.to(first, 4), 0), 1)
+    places = op.Squeeze(op.NonZero(first), [0])
+    counts = a.sub(op.Concat(op.Slice(places, [1], [np.iinfo(np.int64).max], [0]), count, axis=0), places)
+    axis = 0 if dim is None else axis_of(op, x, dim)
+    return [op.Compress(flat if dim is None else x, first, axis=axis), op.Reshape(inverse, op.Shape(x)) if dim is None else inverse, counts]
+
+
+@composed("bincount")
+def bincount(a, x, weights=None, minlength=0):
+    depth = a.op.Max(a.op.Add(a.op.ReduceMax(x, keepdims=0), 1), a.op.const(np.asarray(minlength, np.int64)))
+    hits = a.op.OneHot(x, depth, np.asarray([0, 1], np.int64), axis=-1)
+    return a.sum(hits, [0]) if weights is None else a.sum(a.mul(hits, a.unsqueeze(weights, 1)), [0])
 
 
 @composed("repeat_interleave")
@@ -220,13 +246,13 @@ def cov(a, x, correction=1, fweights=None, aweights=None):
     rows = cast(a.op, rows, x.dtype if is_float(x) else ir.DataType.FLOAT)
     centred = a.sub(rows, a.mean(rows, [1], True))
     result = a.div(a.matmul(centred, a.transpose(centred, 0, 1)), float(sizes(a, rows)[1] - correction))
-    return result if rank(a.op, x) > 1 else a.reshape(result, [])
+    return result if sizes(a, rows)[0] > 1 else a.reshape(result, [])
 
 
 @composed("corrcoef")
 def corrcoef(a, x):
     covariance = a.cov(x)
-    if rank(a.op, x) < 2:
+    if not rank(a.op, covariance):
         return a.div(covariance, covariance)
     deviation = a.sqrt(a.diagonal(covariance))
     return a.clamp(a.div(a.div(covariance, a.unsqueeze(deviation, 0)), a.unsqueeze(deviation, 1)), -1.0, 1.0)
