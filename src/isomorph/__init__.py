@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from isomorph.api import run as run
     from isomorph.artifact import Artifact as Artifact
     from isomorph.difference import diff as diff
+    from isomorph.importance import measure_importance as measure_importance
     from isomorph.inspection import inspect as inspect
     from isomorph.live import from_torch as from_torch
     from isomorph.live import to_torch as to_torch
@@ -38,14 +39,14 @@ _sympy.install()
 # Public name -> the module that defines it. No public name is that of a module of this package, because importing a module sets its name here.
 _HOME = {
     "open": "api", "identify": "api", "run": "api", "bench": "api", "inspect": "inspection", "plan": "planning", "convert": "planning",
-    "Plan": "planning", "verify": "verification", "diff": "difference", "quantize": "quantization",
+    "Plan": "planning", "verify": "verification", "diff": "difference", "quantize": "quantization", "measure_importance": "importance",
     "from_torch": "live", "to_torch": "live",
     "Artifact": "artifact", "Model": "model", "Checkpoint": "model",
     "Finding": "report", "Report": "report",
 }
 
-__all__ = ["Artifact", "Checkpoint", "Finding", "Model", "Plan", "Report", "bench", "convert", "diff", "from_torch", "identify", "inspect", "open", "plan",
-           "quantize", "run", "to_torch", "verify"]
+__all__ = ["Artifact", "Checkpoint", "Finding", "Model", "Plan", "Report", "bench", "convert", "diff", "from_torch", "identify", "inspect",
+           "measure_importance", "open", "plan", "quantize", "run", "to_torch", "verify"]
 
 
 def __getattr__(name: str) -> Any:

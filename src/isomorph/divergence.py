@@ -55,7 +55,7 @@ def verify(first: Any, second: Any, text: str, *, window: int = WINDOW, most_win
 def _begun(model: Generation, tokens: list[int], place: int, window: int) -> list[int]:
     """One window; its first token is the one that begins a text, where the model has one."""
     piece = tokens[place * window:(place + 1) * window]
-    return [tokens[0], *piece[1:]] if model.begins else piece
+    return piece if model.first is None else [model.first, *piece[1:]]
 
 
 def _compared(one: Generation, other: Generation, tokens: list[int], skipped: int) -> list[tuple[float, bool, float, float]]:

@@ -39,9 +39,9 @@ class Generation:
     timeout: float = 300.0
     findings: list[Finding] = field(default_factory=list)
 
-    def __enter__(self) -> Generation:
+    def prepare(self) -> Model:
+        """Reads keys and tokenizer, and answers the graph of the weights. Raises `Unsupported` for what holds no weights of a language model."""
         from isomorph import architectures
-        from isomorph.runtime import Session
         artifact = Artifact.open(self.source)
         form = _table.get(_table.identify(artifact).format)
         content = form.read(artifact) if form.read is not None else None
@@ -53,6 +53,11 @@ class Generation:
         self.keys: Mapping[str, Any] = named.metadata
         model = architectures.network(content, artifact, form.name)
         self.tokenizer = self._tokenizer()
+        return model
+
+    def __enter__(self) -> Generation:
+        from isomorph.runtime import Session
+        model = self.prepare()
         self.folder = tempfile.TemporaryDirectory(prefix="isomorph-")
         path = Path(self.folder.name) / "model.onnx"
         write = _table.get("onnx").write
@@ -120,13 +125,13 @@ class Generation:
             values = {"messages": [{"role": "user", "content": text}], "add_generation_prompt": True} | special
             text = rendered(self.template, values)
         tokens = list(self.tokenizer.encode(text, add_special_tokens=False).ids)
-        first = self.tokenizer.token_to_id(self.word("bos")) if self.word("bos") else None
-        return [first, *tokens] if self.begins and first is not None and tokens[:1] != [first] else tokens
+        return tokens if self.first is None or tokens[:1] == [self.first] else [self.first, *tokens]
 
-    @property
-    def begins(self) -> bool:
-        """Whether a token of its own begins every text."""
-        return bool(self.keys.get(KEY + "add_bos_token", self.keys.get(KEY + "model") == "llama"))
+    @cached_property
+    def first(self) -> int | None:
+        """The token that every text begins with, None where there is none."""
+        begins = self.keys.get(KEY + "add_bos_token", self.keys.get(KEY + "model") == "llama")
+        return self.tokenizer.token_to_id(self.word("bos")) if begins and self.word("bos") else None
 
     @cached_property
     def ends(self) -> frozenset[int]:

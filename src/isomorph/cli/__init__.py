@@ -12,7 +12,7 @@ import click
 from isomorph import __version__
 from isomorph.errors import IsomorphError
 
-COMMANDS = ("identify", "inspect", "plan", "convert", "quantize", "verify", "diff", "run", "bench", "formats", "doctor", "explain", "demo")
+COMMANDS = ("identify", "inspect", "plan", "convert", "quantize", "imatrix", "verify", "diff", "run", "bench", "formats", "doctor", "explain", "demo")
 INTERRUPTED, BROKEN_PIPE, USAGE, INTERNAL = 130, 141, 4, 2
 
 
