@@ -36,7 +36,7 @@ def verify(first: Any, second: Any, text: str, *, window: int = WINDOW, most_win
     if window < 4:
         raise Usage(f"windows of {window} tokens are too short", hint="give at least 4")
     with ExitStack() as stack:
-        one, other = (stack.enter_context(Generation(path, timeout=timeout)) for path in (first, second))
+        one, other = (stack.enter_context(Generation(path, timeout=timeout, runtime="onnxruntime")) for path in (first, second))
         tokens = one.prompt(text, chat=False)
         count = len(tokens) // window
         if not count:

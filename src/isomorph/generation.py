@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 KEY = "tokenizer.ggml."
 TEMPLATE_SECONDS = 10
+CLS = 2                                    # pooling_type: the first token stands for all (llama.cpp, include/llama.h)
 REPLACEMENT = "\ufffd"                     # what bytes decode to that are not yet a whole letter
 # Words that end an answer, beside the one that the file names (llama.cpp, src/llama-vocab.cpp)
 ENDS = frozenset({"<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>", "<EOT>", "<eos>", "</s>"})
@@ -38,6 +39,7 @@ class Generation:
     threads: int = 0
     timeout: float = 300.0
     findings: list[Finding] = field(default_factory=list)
+    runtime: str = ""                       # "onnxruntime" or "llama"; by itself llama.cpp for a GGUF file, where it is installed
 
     def prepare(self) -> Model:
         """Reads keys and tokenizer, and answers the graph of the weights. Raises `Unsupported` for what holds no weights of a language model."""
@@ -51,7 +53,6 @@ class Generation:
         self.artifact = artifact
         named = architectures.under_gguf_names(content, artifact, form.name)
         self.keys: Mapping[str, Any] = named.metadata
-        model = architectures.network(content, artifact, form.name)
         self.tokenizer = self._tokenizer()
         return model
 
@@ -59,13 +60,8 @@ class Generation:
         from isomorph.runtime import Session
         model = self.prepare()
         self.folder = tempfile.TemporaryDirectory(prefix="isomorph-")
-        path = Path(self.folder.name) / "model.onnx"
-        write = _table.get("onnx").write
-        assert write is not None
-        write(model, path)
-        threads = self.threads or os.cpu_count() or 1
-        self.session: Session = Session(path, "onnx", threads=threads, options={"carry": _carried(model)}, timeout=self.timeout)
         try:
+            self.session: Session = self._session(named, form.name)
             self.session.__enter__()
         except BaseException:
             self.folder.cleanup()
@@ -75,6 +71,39 @@ class Generation:
     def __exit__(self, *_: object) -> None:
         self.session.close()
         self.folder.cleanup()
+
+    def _session(self, named: Checkpoint, form: str) -> Session:
+        """In llama.cpp the file as it is, in ONNX Runtime the network of its weights."""
+        from isomorph import runtime
+        from isomorph.architectures import layers, networks
+        threads = self.threads or os.cpu_count() or 1
+        self.reads_whole = str(self.keys.get("general.architecture")) in layers.ENCODERS
+        chosen = self.runtime or ("llama" if form == "gguf" and not self.reads_whole and runtime.get("llama").available() else "onnxruntime")
+        if chosen == "llama":
+            if form != "gguf" or self.artifact.path is None:
+                raise Usage("llama.cpp runs GGUF files only", where=self.artifact.where, hint="leave the runtime out")
+            return runtime.Session(self.artifact.path, "gguf", runtime="llama", threads=threads, timeout=self.timeout)
+        model = networks.graph(named)
+        path = Path(self.folder.name) / "model.onnx"
+        write = _table.get("onnx").write
+        assert write is not None
+        write(model, path)
+        return runtime.Session(path, "onnx", threads=threads, options={"carry": _carried(model)}, timeout=self.timeout)
+
+    def embedding(self, text: str) -> np.ndarray:
+        """One vector of length 1 for a text, from a network that reads it whole: the mean of its tokens, or the first, as the file says
+        (`pooling_type`). Raises `Unsupported` for a network that writes."""
+        import numpy as np
+        if not self.reads_whole:
+            raise Unsupported("the network writes text and gives no embedding", where=self.artifact.where, hint="models like BERT do")
+        first, last = (next((self.keys[key] for name in names if isinstance(self.keys.get(key := f"{KEY}{name}_token_id"), int)), None)
+                       for names in (("cls", "bos"), ("seperator", "eos")))
+        inside = self.tokenizer.encode(text, add_special_tokens=False).ids
+        tokens = np.array([[*([first] if first is not None else []), *inside, *([last] if last is not None else [])]], np.int64)
+        feeds = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
+        hidden = self.session.run(feeds)["last_hidden_state"][0]
+        pooled = hidden[0] if self.keys.get(f"{self.keys['general.architecture']}.pooling_type") == CLS else hidden.mean(axis=0)
+        return pooled / max(float(np.linalg.norm(pooled)), 1e-12)
 
     def _tokenizer(self) -> Any:
         """Of the keys or, for a Hugging Face folder, of tokenizer.json."""

@@ -97,9 +97,16 @@ def test_the_first_tokens_of_a_published_model_are_the_same(tmp_path):
     """64 tokens behind each prompt, the best each time. llama.cpp rounds what it multiplies Q4_1 with to 8 bits; given the same weights as float32 it does
     not, and then every prompt goes the same way. With its own kernels those do whose best token is far ahead of the second."""
     isomorph.convert(zoo("smollm2"), tmp_path / "float.gguf", dtype="fp32", verify=False)
-    with Generation(zoo("smollm2"), timeout=300) as model:
+    with Generation(zoo("smollm2"), timeout=300, runtime="onnxruntime") as model:
         for path, prompts in ((tmp_path / "float.gguf", PROMPTS), (zoo("smollm2"), CERTAIN)):
             theirs = [[int(number) for number in line.split()] for line in judge("greedy", path, 64, *prompts).splitlines()]
             for prompt, wanted in zip(prompts, theirs, strict=True):
                 assert len(wanted) == 64
                 assert list(model.tokens(model.prompt(prompt, chat=False), most=64, through=True)) == wanted, prompt
+
+
+def test_text_comes_from_llama_cpp_where_it_is_installed():
+    with Generation(zoo("smollm2"), timeout=120) as model:
+        assert model.session.runtime.name == "llama"
+        found = [list(model.tokens(model.prompt(prompt, chat=False), most=16, through=True)) for prompt in PROMPTS[:3]]
+    assert found == [[int(number) for number in line.split()] for line in judge("greedy", zoo("smollm2"), 16, *PROMPTS[:3]).splitlines()]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from zoo import catalogue, zoo
 
@@ -17,6 +18,7 @@ from isomorph.errors import Damaged, Missing, TimedOut, Unsupported
 from isomorph.formats import gguf, safetensors
 from isomorph.generation import Generation, rendered
 from isomorph.model import Checkpoint
+from isomorph.tensors import array_tensor
 
 pytest.importorskip("tokenizers", reason="the extra [text] is not installed")
 VOCABULARIES = [name for name in catalogue()["model"] if name.startswith("vocabulary_")]
@@ -156,3 +158,27 @@ def test_a_template_that_does_not_end_is_stopped(monkeypatch):
     monkeypatch.setattr("isomorph.generation.TEMPLATE_SECONDS", 2)
     with pytest.raises(TimedOut, match="does not end"):
         rendered("{% for i in range(99999) %}{% for j in range(99999) %}{% for k in range(99999) %}{% endfor %}{% endfor %}{% endfor %}", {"messages": []})
+
+
+@pytest.mark.parametrize("pooling", [1, 2])
+def test_a_network_that_reads_gives_an_embedding(pooling, tmp_path):
+    """The mean of the tokens, or the first, of a random BERT; the words around the text are put there."""
+    random, width, words = np.random.default_rng(2), 16, ["[UNK]", "[CLS]", "[SEP]", "\u2581the", "\u2581cat", "s"]
+    shapes = {"token_embd.weight": (len(words), width), "token_types.weight": (2, width), "position_embd.weight": (12, width)}
+    shapes |= {f"blk.0.{name}.weight": (width, width) for name in ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down")}
+    shapes |= {f"{name}.{part}": (width,) for name in ("token_embd_norm", "blk.0.attn_output_norm", "blk.0.layer_output_norm") for part in ("weight", "bias")}
+    keys = {"general.architecture": "bert", "bert.block_count": 1, "bert.attention.head_count": 2, "bert.embedding_length": width, "bert.pooling_type": pooling,
+            "tokenizer.ggml.model": "bert", "tokenizer.ggml.tokens": words, "tokenizer.ggml.token_type": gguf.Typed("i32", [2, 3, 3, 1, 1, 1]),
+            "tokenizer.ggml.cls_token_id": 1, "tokenizer.ggml.seperator_token_id": 2}
+    gguf.write(Checkpoint({name: array_tensor(random.normal(size=shape).astype(np.float32), name) for name, shape in shapes.items()}, keys),
+               tmp_path / "bert.gguf")
+    with Generation(tmp_path / "bert.gguf") as model:
+        found = model.embedding("The cats")
+        ids = np.array([[1, 3, 4, 5, 2]])
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        hidden = model.session.run(feeds)["last_hidden_state"][0]
+    wanted = hidden[0] if pooling == 2 else hidden.mean(axis=0)
+    np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted), rtol=1e-5)
+    command = [sys.executable, "-m", "isomorph", "run", str(tmp_path / "bert.gguf"), "--prompt", "The cats", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    np.testing.assert_allclose(json.loads(done.stdout)["embedding"], found, rtol=1e-6)

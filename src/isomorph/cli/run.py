@@ -15,19 +15,20 @@ SHOWN = 8
 @click.argument("path", metavar="FILE")
 @click.option("-o", "--output", metavar="FILE.npz", help="Save the outputs.")
 @click.option("--reference", is_flag=True, help="Use plain kernels where the runtime has them.")
-@click.option("--prompt", metavar="TEXT", help="Generate text from the weights of a language model (GGUF, or safetensors beside their config.json).")
+@click.option("--prompt", metavar="TEXT", help="Generate text from the weights of a language model, or the embedding of a text.")
 @click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="How many tokens an answer may have.")
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 takes the best token each time, more draws them.")
 @click.option("--no-template", is_flag=True, help="Continue the prompt as it is, without the chat template.")
+@click.option("--runtime", type=click.Choice(["onnxruntime", "llama"]), help="What generates; llama.cpp for GGUF where it is installed.")
 @feeding
 def command(out: Output, path: str, output: str | None, reference: bool, prompt: str | None, max_tokens: int, temperature: float, no_template: bool,
-            **arguments: Any) -> None:
+            runtime: str | None, **arguments: Any) -> None:
     """Run a model in its own runtime.
 
     The runtime works in a child process. Inputs that are not given are made up.
     """
     if prompt is not None:
-        _generate(out, path, prompt, arguments, most=max_tokens, temperature=temperature, chat=not no_template)
+        _generate(out, path, prompt, arguments, most=max_tokens, temperature=temperature, chat=not no_template, runtime=runtime or "")
         return
     import numpy as np
 
@@ -47,13 +48,21 @@ def command(out: Output, path: str, output: str | None, reference: bool, prompt:
             out.note(f"{name}: {value.reshape(-1)[:SHOWN].tolist()}{' ...' if value.size > SHOWN else ''}")
 
 
-def _generate(out: Output, path: str, prompt: str, arguments: dict[str, Any], *, most: int, temperature: float, chat: bool) -> None:
-    """Prints an answer while it is made."""
+def _generate(out: Output, path: str, prompt: str, arguments: dict[str, Any], *, most: int, temperature: float, chat: bool, runtime: str) -> None:
+    """Prints an answer while it is made, or the embedding of a network that reads whole texts."""
     import time
 
     from isomorph.generation import Generation
     given = feeding_options(arguments)
-    with Generation(path, timeout=given["timeout"]) as model:
+    with Generation(path, timeout=given["timeout"], runtime=runtime) as model:
+        if model.reads_whole:
+            vector = model.embedding(prompt)
+            if out.as_json:
+                out.document({"path": path, "embedding": [float(value) for value in vector]})
+                return
+            click.echo(" ".join(f"{value:.6g}" for value in vector))
+            out.findings(model.findings)
+            return
         tokens = model.prompt(prompt, chat=chat)
         start, pieces = time.perf_counter(), []
         for piece in model.text(tokens, most=most, temperature=temperature, seed=given["seed"]):

@@ -67,6 +67,8 @@ RUNTIMES: tuple[Runtime, ...] = (
             told=("torchscript",)),
     Runtime("tensorflow", "TensorFlow", ("saved_model", "graphdef"), "tensorflow", "pip install tensorflow-cpu", "isomorph.runtime.tensorflow"),
     Runtime("tfjs", "TensorFlow.js", ("tfjs_graph", "tfjs_layers"), "@tensorflow/tfjs", "npm install @tensorflow/tfjs", "isomorph.runtime.tfjs"),
+    # No format is its own: what proves a GGUF file is the network that isomorph builds. It makes text.
+    Runtime("llama", "llama.cpp", (), "llama_cpp", "pip install llama-cpp-python", "isomorph.runtime.llama"),
 )
 
 
