@@ -1,9 +1,10 @@
 """Runs inside the environment `tensorflow`: loads files that isomorph wrote, runs them, and trains them.
 
-    python keras_judge.py LIBRARY      with lines of JSON on standard input: {"file", "data", "original": a file or null}
+    python keras_judge.py LIBRARY      with lines of JSON on standard input: {"file", "data", "original": a file or null, "epoch", "compiled"}
 
 Prints a line of JSON for each: the greatest difference to `out0`... of the data, by the range of each, and where an original is given, the losses of both while
-they are trained on the same batches.
+they are trained on the same batches: eight times on one, or with "epoch" once on each of sixteen. With "compiled" the training
+configuration of the file is loaded as well: the class of its optimizer, and its loss on the data.
 """
 from __future__ import annotations
 
@@ -28,8 +29,12 @@ def judge(keras, line):
     wanted = [arrays[f"out{index}"] for index in range(len(results))]
     answer = {"differs": max(float(np.abs(np.asarray(a) - b).max() / max(np.abs(b).max(), 1e-30)) for a, b in zip(results, wanted, strict=True)),
               "layers": [type(layer).__name__ for layer in model.layers]}
+    if line.get("compiled"):
+        compiled = keras.models.load_model(line["file"])
+        answer["compiled"] = [type(compiled.optimizer).__name__, float(np.asarray(compiled.train_on_batch(inputs[0], wanted[0])).reshape(-1)[0])]
     if line.get("original"):
-        answer["losses"] = [trained(keras, each, inputs[0], wanted[0]) for each in (line["original"], line["file"])]
+        train = epoch if line.get("epoch") else trained
+        answer["losses"] = [train(keras, each, inputs[0], wanted[0]) for each in (line["original"], line["file"])]
     return answer
 
 
@@ -41,6 +46,19 @@ def trained(keras, file, x, y):
     rng = np.random.default_rng(3)
     target = y + rng.standard_normal(y.shape).astype(y.dtype)
     return [float(np.asarray(model.train_on_batch(x, target)).reshape(-1)[0]) for _ in range(8)]
+
+
+def epoch(keras, file, x, y):
+    """The loss on all of some made-up data before one epoch of it and afterwards. What is to be learnt depends on the input."""
+    keras.utils.set_random_seed(3)
+    model = keras.models.load_model(file, compile=False)
+    rng = np.random.default_rng(3)
+    many = rng.standard_normal((128, *x.shape[1:])).astype(x.dtype)
+    target = (0.1 * np.tensordot(many.reshape(128, -1), rng.standard_normal((many[0].size, *y.shape[1:])), 1)).astype(y.dtype)
+    model.compile(keras.optimizers.SGD(0.003), "mse")
+    before = model.evaluate(many, target, verbose=0)
+    model.fit(many, target, batch_size=8, epochs=1, shuffle=False, verbose=0)
+    return [float(before), float(model.evaluate(many, target, verbose=0))]
 
 
 def main():

@@ -38,6 +38,9 @@ NETWORKS = {
                  {"conv2d": weights((3, 3, 3, 4), (4,)), "dense": weights((256, 2), (2,))}),
     "steps": ((None, 5, 3), [layer("LSTM", units=4), layer("Dense", units=2, activation="softmax")],
               {"lstm/cell": weights((3, 16), (4, 16), (16,)), "dense": weights((4, 2), (2,))}),
+    "both ways": ((None, 5, 3), [layer("Bidirectional", merge_mode="concat", layer=layer("LSTM", units=4, return_sequences=True)), layer("Dense", units=2)],
+                  {"bidirectional/forward_layer/cell": weights((3, 16), (4, 16), (16,)), "bidirectional/backward_layer/cell": weights((3, 16), (4, 16), (16,)),
+                   "dense": weights((8, 2), (2,))}),
 }
 
 

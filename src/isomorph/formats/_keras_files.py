@@ -120,6 +120,7 @@ def model_of(root: Layer, tensors: dict[str, Any], metadata: dict[str, Any], fin
 
     from isomorph.dialects.keras.tracing import Grapher
     from isomorph.errors import Unsupported
+    from isomorph.formats import _keras_training
     from isomorph.model import HUB_IR_VERSION, Model
     if not root.layers and root.class_name not in MODEL_CLASSES:
         raise Unsupported(f"the class {root.class_name} is the author's own, and the file does not say what its layers compute", where=where,
@@ -127,4 +128,6 @@ def model_of(root: Layer, tensors: dict[str, Any], metadata: dict[str, Any], fin
                           "only its author has its code")])
     graph = Grapher(root, tensors).build()
     graph.opset_imports.update({"keras": 1})
-    return Model(ir.Model(graph, ir_version=HUB_IR_VERSION), "keras", metadata=metadata, findings=findings)
+    model = Model(ir.Model(graph, ir_version=HUB_IR_VERSION), "keras", metadata=metadata, findings=findings)
+    _keras_training.keep(model, metadata.get("training_config"))
+    return model

@@ -326,5 +326,12 @@ def rows_2(written: Written) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
     """(layer, [(name of the variable, tensor)]) in the order of the layers; variables that are trained come first."""
     from isomorph.dialects.keras.variables import in_row, tree
     for name, layer, step in written.layers():
-        row = [(f"{name}/{variable}", step.variables[variable].const_value) for variable in in_row(tree(layer))] if step is not None else []
+        row = [(f"{name}/{_shown(layer, variable)}", step.variables[variable].const_value) for variable in in_row(tree(layer))] if step is not None else []
         yield name, row
+
+
+def _shown(layer: Layer, variable: str) -> str:
+    """The layers inside a wrapper go by their names: TensorFlow.js looks weights up by them."""
+    if layer.class_name != "Bidirectional":
+        return variable
+    return variable.replace("_layer/", f"_{layer.config['layer']['config']['name']}/", 1)

@@ -99,12 +99,16 @@ def write(model: Model, path: str | os.PathLike, *, force: bool = False, progres
 
     Raises `Usage` where the file exists and `force` is not set.
     """
+    from isomorph.formats import _keras_training
     from isomorph.formats import _keras_writer as writer
     written = writer.Written(model)
     name = re.sub(r"\W+", "_", model.graph.name or "") or "model"
+    config, training = writer.config_3(written, name), _keras_training.kept(model)
+    if training is not None:
+        config["compile_config"] = _keras_training.modern(training)
     document = json.dumps({"keras_version": writer.WRITTEN_AS, "date_saved": "1980-01-01@00:00:00"})
     with files.replacing(Path(path), force=force) as out, zipfile.ZipFile(out, "w") as archive:
-        for member, text in (("metadata.json", document), ("config.json", json.dumps(writer.config_3(written, name)))):
+        for member, text in (("metadata.json", document), ("config.json", json.dumps(config))):
             archive.writestr(zipfile.ZipInfo(member), text)
         with tempfile.TemporaryFile() as weights:
             _write_weights(weights, writer.places_3(written))

@@ -80,6 +80,7 @@ def write(model: Model, path: str | os.PathLike, *, force: bool = False, progres
 
     Raises `Usage` where the file exists and `force` is not set, `Missing` without h5py.
     """
+    from isomorph.formats import _keras_training
     from isomorph.formats import _keras_writer as writer
     from isomorph.wire import hdf5_data
     h5py = hdf5_data.library()
@@ -99,6 +100,9 @@ def write(model: Model, path: str | os.PathLike, *, force: bool = False, progres
     rows = list(writer.rows_2(written))
     with files.replacing(Path(path), force=force) as out, h5py.File(out, "w") as store:
         store.attrs["keras_version"], store.attrs["backend"], store.attrs["model_config"] = version, "tensorflow", json.dumps(config)
+        training = _keras_training.kept(model)
+        if training is not None:
+            store.attrs["training_config"] = json.dumps(training)
         weights = store.create_group("model_weights")
         weights.attrs["keras_version"], weights.attrs["backend"] = version, "tensorflow"
         _names(weights, "layer_names", [layer for layer, _ in rows])

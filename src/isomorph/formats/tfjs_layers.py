@@ -45,7 +45,7 @@ def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model:
     weights = tfjs_weights.read(document.get("weightsManifest") or [], folder, file.where, artifact.limits)
     tensors, findings = _matched(root, weights)
     metadata = {"keras_version": str(topology.get("keras_version") or ""), "generated_by": document.get("generatedBy"),
-                "training_config": topology.get("training_config"), "user_metadata": document.get("userDefinedMetadata")}
+                "training_config": topology.get("training_config") or document.get("trainingConfig"), "user_metadata": document.get("userDefinedMetadata")}
     return files.model_of(root, tensors, {key: value for key, value in metadata.items() if value}, findings, file.where)
 
 
@@ -97,9 +97,15 @@ KNOWN = frozenset((
     "InputLayer", "Dense", "Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose", "Conv3DTranspose", "DepthwiseConv2D", "MaxPooling1D", "MaxPooling2D",
     "MaxPooling3D",
     "AveragePooling1D", "AveragePooling2D", "AveragePooling3D", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
-    "BatchNormalization", "LayerNormalization", "Embedding", "LSTM", "GRU", "SimpleRNN", "ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax", "Activation", "Add",
+    "BatchNormalization", "LayerNormalization", "Embedding", "LSTM", "GRU", "SimpleRNN", "Bidirectional", "ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax", "Activation", "Add",
     "Multiply", "Maximum", "Minimum", "Concatenate", "Permute", "Reshape", "Flatten", "ZeroPadding2D", "UpSampling2D", "Resizing",
 ))
+
+
+def _resets_after(layer: Layer) -> bool:
+    """Whether it is a GRU, alone or inside, whose gates are applied after the product."""
+    config = layer.config["layer"]["config"] if layer.class_name == "Bidirectional" else layer.config
+    return bool(config.get("reset_after"))
 
 
 def write(model: Model, path: str | Path, *, dtype: str | None = None, force: bool = False, progress: Progress = SILENT) -> Report:
@@ -107,20 +113,27 @@ def write(model: Model, path: str | Path, *, dtype: str | None = None, force: bo
 
     Raises `Unsupported` with everything that TensorFlow.js has no layer for, `Usage` where the file exists and `force` is not set.
     """
+    from isomorph.formats import _keras_training
     from isomorph.formats import _keras_writer as writer
     from isomorph.wire import files, tfjs_weights
     written = writer.Written(model, generation=2)
     blockers = [(f"{step.node.domain}::{step.layer.class_name}", step.name, "TensorFlow.js has no such layer") for step in written.steps.values()
                 if step.layer.kind != "keras" or step.layer.class_name not in KNOWN]
     blockers += [(f"keras::{step.layer.class_name}", step.name, "its gates are applied after the product, which TensorFlow.js does not do")
-                 for step in written.steps.values() if step.layer.class_name == "GRU" and step.layer.config.get("reset_after")]
+                 for step in written.steps.values() if _resets_after(step.layer)]
     if blockers:
         raise Unsupported(f"{len(blockers)} parts of the model are no layers of TensorFlow.js", blockers=blockers, hint="write a GraphModel: --to tfjs_graph")
     weights, findings = _tfjs.stored([(name, tensor) for _, row in writer.rows_2(written) for name, tensor in row], dtype)
     manifest, names, size = tfjs_weights.manifest_of(weights)
     config = writer.config_2(written, re.sub(r"\W+", "_", model.graph.name or "") or "model")
-    document = {"format": "layers-model", "generatedBy": "isomorph", "convertedBy": None,
+    document: dict[str, Any] = {"format": "layers-model", "generatedBy": "isomorph", "convertedBy": None,
                 "modelTopology": {"keras_version": writer.LEGACY, "backend": "tensorflow", "model_config": config}, "weightsManifest": manifest}
+    if training := _keras_training.kept(model):
+        document["modelTopology"]["training_config"] = training
+        if own := _keras_training.for_tfjs(training):
+            document["trainingConfig"] = own
+    if user := model.metadata.get("user_metadata"):
+        document["userDefinedMetadata"] = user
     file = Path(path) if Path(path).suffix == ".json" else Path(path) / "model.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing_all([*(file.parent / name for name in names), file], force=force) as outputs:

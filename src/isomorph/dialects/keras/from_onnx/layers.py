@@ -200,6 +200,20 @@ def batch_recurrent(op, x, w, r, b=None, lengths=None, *states, kind, sequences,
     return op.ops("Flip", y, axis=1)
 
 
+@from_onnx("BatchBidirectional")
+def bidirectional(op, x, w, r, b=None, w_back=None, r_back=None, b_back=None, *, kind, sequences, hidden_size, activations=None,
+                  linear_before_reset=0):
+    """The form that `legalize` makes of two recurrences in both directions over the same sequence."""
+    after = bool(linear_before_reset)
+    settings = settings_of(op, kind, 1, hidden_size, activations, after, {})[0]
+    states_of(op, kind, None, (), w, r, b, w_back, r_back, b_back)
+    inner = {"name": KINDS[kind].lower(), "return_sequences": bool(sequences), "use_bias": b is not None, **settings}
+    variables = {f"{way}_layer/{name}": value for way, own in (("forward", (w, r, b)), ("backward", (w_back, r_back, b_back)))
+                 for name, value in _variables(op, kind, 0, hidden_size, *own, after).items()}
+    layer = {"module": "keras.layers", "class_name": KINDS[kind], "config": inner, "registered_name": None}
+    return op.layer("Bidirectional", x, _variables=variables, merge_mode="concat", layer=layer)
+
+
 def hard(name: str, rest: dict[str, Any]) -> str | None:
     """`hard_sigmoid` of the generation that has this slope; where there are several slopes they are the same."""
     slopes, offsets = set(rest.get("activation_alpha") or ()), set(rest.get("activation_beta") or ())

@@ -166,3 +166,25 @@ def last_state(op, x, axes=None):
     """The last output."""
     node = _one_way(op.outputs[0], 1, 0)
     return NotImplemented if node is None else _made(op, node, False, op.outputs[0].shape)
+
+
+SAME_IN_BOTH = ("kind", "sequences", "hidden_size", "activations", "linear_before_reset")
+
+
+@settle("Concat")
+def both_directions(op, *xs, axis):
+    """What a recurrence and the same one backwards give for the same sequence, side by side: one layer that goes both ways."""
+    nodes = [x.producer() for x in xs]
+    if len(xs) != 2 or any(node is None or node.op_type != "BatchRecurrent" for node in nodes) or axis not in (-1, op.of(xs[0])[0] - 1):
+        return NotImplemented
+    forward, backward = nodes
+    settings = [{name: attribute.value for name, attribute in node.attributes.items()} for node in nodes]
+    ways = tuple(each.pop("direction", "forward") for each in settings)
+    plain = all(set(each) <= set(SAME_IN_BOTH) and len([value for value in node.inputs if value is not None]) == len(node.inputs[:4])
+                for each, node in zip(settings, nodes, strict=True))
+    alone = all(len(x.uses()) == 1 and not x.is_graph_output() for x in xs)
+    same = settings[0] == settings[1] and forward.inputs[0] is backward.inputs[0] and len(forward.inputs) == len(backward.inputs)
+    if ways != ("forward", "reverse") or not (plain and alone and same):
+        return NotImplemented
+    weights = [value for node in nodes for value in (*node.inputs[1:4], None)[:3]]
+    return op.make("BatchBidirectional", [forward.inputs[0], *weights], settings[0], dtype=xs[0].dtype, shape=op.outputs[0].shape)
