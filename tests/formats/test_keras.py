@@ -251,3 +251,35 @@ def test_gates_of_either_generation_are_written_for_both(tmp_path, kind, name, s
     again = _table.get(kind).read(Artifact.open(tmp_path / name))
     assert layer in operators(again)
     np.testing.assert_allclose(run(again, tmp_path, x)[0], want, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [None, 0.5])
+@pytest.mark.parametrize("seen", [False, True])
+def test_attention_of_other_authors_is_one_layer(tmp_path, scale, seen):
+    """Projections, scores and what the heads gather, with any factor; not where somebody reads the scores."""
+    import onnx as reference
+    from onnx import TensorProto, helper, numpy_helper
+
+    from isomorph.dialects import from_hub
+    rng = np.random.default_rng(4)
+    weights = {name: rng.standard_normal((6, 6)).astype(np.float32) for name in ("wq", "wk", "wv", "wo")}
+    weights |= {"bv": rng.standard_normal(6).astype(np.float32), "split": np.int64([0, 0, 2, 3]), "join": np.int64([0, 0, 6]), "scale": np.float32(scale or 1)}
+    nodes = [helper.make_node("MatMul", ["x", f"w{name}"], [f"{name}0"]) for name in "qkv"] + [helper.make_node("Add", ["v0", "bv"], ["v1"])]
+    for name, source, perm in (("q", "q0", [0, 2, 1, 3]), ("k", "k0", [0, 2, 3, 1]), ("v", "v1", [0, 2, 1, 3])):
+        nodes += [helper.make_node("Reshape", [source, "split"], [f"{name}2"]), helper.make_node("Transpose", [f"{name}2"], [f"{name}3"], perm=perm)]
+    nodes += [helper.make_node("MatMul", ["q3", "k3"], ["s0"]), helper.make_node("Mul" if scale else "Identity", ["s0", "scale"][:2 if scale else 1], ["s1"]),
+              helper.make_node("Softmax", ["s1"], ["s2"], axis=-1), helper.make_node("MatMul", ["s2", "v3"], ["y0"]),
+              helper.make_node("Transpose", ["y0"], ["y1"], perm=[0, 2, 1, 3]), helper.make_node("Reshape", ["y1", "join"], ["y2"]),
+              helper.make_node("MatMul", ["y2", "wo"], ["y"])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 4, 6])]
+    outputs += [helper.make_tensor_value_info("s2", TensorProto.FLOAT, ["batch", 2, 4, 4])] if seen else []
+    graph = helper.make_graph(nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 4, 6])], outputs,
+                              [numpy_helper.from_array(array, name) for name, array in weights.items()])
+    reference.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "net.onnx")
+    layers = from_hub(onnx.read(Artifact.open(tmp_path / "net.onnx")), "keras")
+    assert ("MultiHeadAttention" in operators(layers)) is not seen
+    keras.write(layers, tmp_path / "net.keras")
+    x = rng.standard_normal((2, 4, 6)).astype(np.float32)
+    want = onnxruntime.InferenceSession(tmp_path / "net.onnx").run(None, {"x": x})
+    for got, expected in zip(run(keras.read(Artifact.open(tmp_path / "net.keras")), tmp_path, x), want, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-5)

@@ -90,12 +90,12 @@ def write(model: Model, path: str | os.PathLike, *, force: bool = False, progres
     for step in written.steps.values():
         if "hard_sigmoid" in step.layer.config.values():
             findings.append(Finding("keras.generation", Severity.MEDIUM, step.name, "its hard_sigmoid is the one of Keras 3; Keras 2 has another slope"))
-    if written.only_layers:
+    kinds = written.modern_only
+    if not kinds:
         config, version = writer.config_2(written, name), writer.LEGACY
     else:
         config, version = writer.config_3(written, name), writer.WRITTEN_AS
-        kinds = sorted({step.layer.class_name for step in written.steps.values() if step.layer.kind == "ops"})
-        said = f"Keras 2 cannot load the file, because these are operations of Keras 3 and no layers: {', '.join(kinds)}"
+        said = f"Keras 2 cannot load the file, because these are in the form of Keras 3 alone: {', '.join(kinds)}"
         findings.append(Finding("keras.operations", Severity.MEDIUM, "", said))
     rows = list(writer.rows_2(written))
     with files.replacing(Path(path), force=force) as out, h5py.File(out, "w") as store:

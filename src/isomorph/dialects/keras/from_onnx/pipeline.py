@@ -9,6 +9,7 @@ from isomorph.dialects._forms.rounds import to_kernel
 from isomorph.dialects._forms.windows import windows
 from isomorph.dialects._lower import Mapping, rewrite
 from isomorph.dialects.keras.from_onnx import layers, operators  # noqa: F401    their rules stand in the same table
+from isomorph.dialects.keras.from_onnx.heads import heads
 from isomorph.dialects.keras.from_onnx.legalize import legalize, settle
 from isomorph.dialects.keras.from_onnx.preferred import as_layers
 from isomorph.dialects.keras.from_onnx.writing import LayerRewrite, from_onnx
@@ -46,6 +47,8 @@ def from_hub(model: Model) -> Model:
         raise Unsupported("a model of Keras has at least one input", blockers=[("graph", "", "it has no input")])
     fold(graph)
     fuse.apply(graph, fuse.fuse)
+    rewrite(graph, heads, keep=lambda node: True, infer=shapes.infer_node)
+    sweep(graph)
     reasons = to_kernel(graph, simplify(), from_onnx)
     sweep(graph)
     types.legalize(graph, kernel_types, findings)
