@@ -283,3 +283,99 @@ def test_attention_of_other_authors_is_one_layer(tmp_path, scale, seen):
     want = onnxruntime.InferenceSession(tmp_path / "net.onnx").run(None, {"x": x})
     for got, expected in zip(run(keras.read(Artifact.open(tmp_path / "net.keras")), tmp_path, x), want, strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+OP_LAYERS = {
+    "AddV2": ({}, {"1": 2.0}, lambda x: x + 2), "Sub": ({}, {"0": 1.0}, lambda x: 1 - x), "Relu": ({}, {}, lambda x: np.maximum(x, 0)),
+    "Mean": ({"keep_dims": {"b": True}}, {"1": [1]}, lambda x: x.mean(1, keepdims=True)), "Reshape": ({}, {"1": [-1, 3, 2]}, lambda x: x.reshape(-1, 3, 2)),
+    "Cast": ({"DstT": {"type": "DT_INT32"}}, {}, lambda x: x.astype(np.int32)), "ConcatV2": ({}, {"0": [[[1.0, 2, 3]]] * 2, "2": 1},
+        lambda x: np.concatenate([np.float32([[[1, 2, 3]]] * 2), x], 1)),
+    "StridedSlice": ({"begin_mask": {"i": "1"}, "end_mask": {"i": "1"}, "shrink_axis_mask": {"i": "2"}}, {"1": [0, 1, 0], "2": [0, 2, 2], "3": [1, 1, 1]},
+                     lambda x: x[:, 1, 0:2]),
+    "MatMul": ({"transpose_b": {"b": False}}, {"1": [[1.0], [2.0], [3.0]]}, lambda x: x @ np.float32([[1], [2], [3]])),
+}
+
+
+@pytest.mark.parametrize("operator", OP_LAYERS)
+def test_raw_operators_of_tensorflow_2_0(tmp_path, operator):
+    """TensorFlowOpLayer: a node of a graph as JSON."""
+    attributes, constants, expected = OP_LAYERS[operator]
+    node = {"name": "op", "op": operator, "input": ["x", "op/y"], "attr": attributes | {"T": {"type": "DT_FLOAT"}}}
+    layers = [{"class_name": "InputLayer", "config": {"batch_input_shape": [2, 2, 3], "dtype": "float32", "name": "x"}, "name": "x", "inbound_nodes": []},
+              {"class_name": "TensorFlowOpLayer", "name": "op", "config": {"name": "op", "trainable": True, "dtype": "float32", "node_def": json.dumps(node),
+                                                                           "constants": constants}, "inbound_nodes": [[["x", 0, 0, {}]]]}]
+    config = {"class_name": "Functional", "config": {"name": "m", "layers": layers, "input_layers": [["x", 0, 0]], "output_layers": [["op", 0, 0]]}}
+    path = files.legacy(tmp_path / "m.h5", config, {}, "2.3.0-tf")
+    x = np.arange(12, dtype=np.float32).reshape(2, 2, 3) - 5
+    np.testing.assert_allclose(run(keras_h5.read(Artifact.open(path)), tmp_path, x)[0], expected(x), rtol=1e-6)
+
+
+def test_a_raw_operator_without_a_mapping_is_named(tmp_path):
+    node = {"name": "op", "op": "PyFunc", "input": ["x"], "attr": {}}
+    layers = [{"class_name": "InputLayer", "config": {"batch_input_shape": [2, 3], "dtype": "float32", "name": "x"}, "name": "x", "inbound_nodes": []},
+              {"class_name": "TensorFlowOpLayer", "name": "op", "config": {"name": "op", "node_def": json.dumps(node), "constants": {}},
+               "inbound_nodes": [[["x", 0, 0, {}]]]}]
+    config = {"class_name": "Functional", "config": {"name": "m", "layers": layers, "input_layers": [["x", 0, 0]], "output_layers": [["op", 0, 0]]}}
+    with pytest.raises(Unsupported) as caught:
+        to_hub(keras_h5.read(Artifact.open(files.legacy(tmp_path / "m.h5", config, {}))))
+    assert caught.value.blockers[0][:2] == ("keras.tf::PyFunc", "op")
+
+
+def test_a_vocabulary_of_its_own_file(tmp_path):
+    """What a lookup has learnt lies in the file's assets, one word a line."""
+    layer = {"module": "keras.layers", "class_name": "StringLookup", "config": {"name": "words", "num_oov_indices": 1, "mask_token": None, "oov_token": "[UNK]",
+        "vocabulary": None, "output_mode": "int"}, "registered_name": None}
+    config = files.sequential(layer, shape=(None, 3))
+    config["config"]["layers"][0]["config"]["dtype"] = "string"
+    path = files.keras(tmp_path / "m.keras", config, files.modern_weights({}), **{"assets/layers/string_lookup/vocabulary.txt": b"[UNK]\ndog\n\xc3\xa4"})
+    words = np.asarray([["dog", "ä", "cat"]], object)
+    assert run(keras.read(Artifact.open(path)), tmp_path, words)[0].tolist() == [[1, 2, 0]]
+    empty = files.keras(tmp_path / "n.keras", config, files.modern_weights({}))
+    with pytest.raises(Unsupported, match="vocabulary"):
+        to_hub(keras.read(Artifact.open(empty)))
+
+
+def sigmoid(x):
+    return np.clip(0.2 * x + 0.5, 0, 1)
+
+
+def lstm_1(x, w):
+    h = c = np.zeros((len(x), 4))
+    for step in range(x.shape[1]):
+        i, f, o, new = (x[:, step] @ w[f"W_{gate}"] + h @ w[f"U_{gate}"] + w[f"b_{gate}"] for gate in "ifoc")
+        c = sigmoid(f) * c + sigmoid(i) * np.tanh(new)
+        h = sigmoid(o) * np.tanh(c)
+    return h
+
+
+def gru_1(x, w):
+    h = np.zeros((len(x), 4))
+    for step in range(x.shape[1]):
+        z, r = (sigmoid(x[:, step] @ w[f"W_{gate}"] + h @ w[f"U_{gate}"] + w[f"b_{gate}"]) for gate in "zr")
+        new = np.tanh(x[:, step] @ w["W_h"] + (r * h) @ w["U_h"] + w["b_h"])
+        h = z * h + (1 - z) * new
+    return h
+
+
+def simple_1(x, w):
+    h = np.zeros((len(x), 4))
+    for step in range(x.shape[1]):
+        h = np.tanh(x[:, step] @ w["W"] + h @ w["U"] + w["b"])
+    return h
+
+
+@pytest.mark.parametrize(("kind", "gates", "expected"), [("LSTM", ("_i", "_c", "_f", "_o"), lstm_1), ("GRU", ("_z", "_r", "_h"), gru_1),
+                                                         ("SimpleRNN", ("",), simple_1)])
+def test_recurrent_layers_of_keras_1(tmp_path, kind, gates, expected):
+    """One matrix for each gate, and words of its own."""
+    rng = np.random.default_rng(6)
+    shapes = {"W": (3, 4), "U": (4, 4), "b": (4,)}
+    weights = {f"{letter}{gate}": rng.standard_normal(shape).astype(np.float32) for gate in gates for letter, shape in shapes.items()}
+    config = {"class_name": "Sequential", "config": [{"class_name": kind, "config": {
+        "name": "r", "output_dim": 4, "init": "glorot_uniform", "inner_init": "orthogonal", "activation": "tanh", "W_regularizer": None, "U_regularizer": None,
+        "b_regularizer": None, "dropout_W": 0.0, "dropout_U": 0.0, "return_sequences": False, "go_backwards": False, "stateful": False, "unroll": False,
+        "consume_less": "cpu", "input_dim": 3, "input_length": None, "batch_input_shape": [None, 5, 3], "input_dtype": "float32", "trainable": True,
+        **({"inner_activation": "hard_sigmoid"} if kind != "SimpleRNN" else {}), **({"forget_bias_init": "one"} if kind == "LSTM" else {})}}]}
+    path = files.legacy(tmp_path / "m.h5", config, {"r": {f"r_{name}": array for name, array in weights.items()}}, "1.2.2")
+    x = rng.standard_normal((2, 5, 3)).astype(np.float32)
+    np.testing.assert_allclose(run(keras_h5.read(Artifact.open(path)), tmp_path, x)[0], expected(x, weights), atol=1e-5)

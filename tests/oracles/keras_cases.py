@@ -390,6 +390,10 @@ def composed(K, L):
         outputs = function(*inputs)
         return K.Model(inputs if len(inputs) > 1 else inputs[0], outputs)
 
+    def adapted(layer, data):
+        layer.adapt(np.asarray(data))
+        return layer
+
     f = "float32"
     seq, ints, img = [((5, 4), f)], [((6,), "int32")], [((8, 7, 3), f)]
     for mode in ("concat", "sum", "mul", "ave", None):
@@ -401,6 +405,16 @@ def composed(K, L):
                         seq, lambda x: L.Bidirectional(getattr(L, kind)(3, return_sequences=sequences), merge_mode=mode)(x)
                     ),
                 )
+    for case, dtype, make, data in (
+        ("words", "string", L.StringLookup, ["dog", "a", "a"]),
+        ("numbers", "int64", L.IntegerLookup, [1, 3, 3]),
+        ("text", "string", L.TextVectorization, ["a b dog", "The dog"]),
+        ("bins", f, lambda: L.Discretization(num_bins=4), np.linspace(-1, 1, 40)),
+        ("normalization", f, L.Normalization, np.linspace(-1, 4, 40).reshape(10, 4)),
+    ):
+        yield f"adapted-{case}", lambda dtype=dtype, make=make, data=data: functional(
+            [((1 if make is L.TextVectorization else 4,), dtype)], lambda x: adapted(make(), data)(x)
+        )
     yield "Bidirectional-state", lambda: functional(seq, lambda x: L.Bidirectional(L.LSTM(3, return_sequences=True, return_state=True))(x))
     yield (
         "Bidirectional-backward-layer",
@@ -979,7 +993,7 @@ class Maker:
         line = {"name": name}
         try:
             model = build()
-            if not name.startswith("quantized"):
+            if not name.startswith(("quantized", "adapted")):
                 self.randomise(model, rng)
             inputs = [self.feed(tensor, rng, name) for tensor in model.inputs]
             outputs = (

@@ -160,8 +160,8 @@ class Written:
     def modern_only(self) -> list[str]:
         """The classes that a file for Keras 2 and Keras 3 cannot hold: operations, layers called with constants, and attention, whose call with several named
         tensors Keras 3 does not read as Keras 2 writes it."""
-        return sorted({step.layer.class_name for step in self.steps.values()
-                       if step.layer.kind != "keras" or step.layer.class_name == "MultiHeadAttention" or any(value.const_value is not None for value in step.tensors)})
+        return sorted({step.layer.class_name for step in self.steps.values() if step.layer.kind != "keras" or step.layer.class_name == "MultiHeadAttention"
+                       or any(value.const_value is not None for value in step.tensors)})
 
 
 # ---- hard_sigmoid, whose slope is 0.2 in Keras 2 and 1/6 in Keras 3

@@ -19,11 +19,13 @@ from isomorph.wire import files, json_head
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
+    from isomorph.dialects.keras.config import Layer
     from isomorph.model import Model
 
 MEMBERS = {"metadata.json", "config.json"}
 WEIGHTS = ("model.weights.h5", "model.weights.npz", "model.weights.json")
 HEAD = 1 << 18
+LOOKUPS = frozenset(("StringLookup", "IntegerLookup", "TextVectorization"))
 
 
 def identify(artifact: Artifact) -> Match | None:
@@ -73,8 +75,22 @@ def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model:
         raise Missing("its weights are in no file of the kind that is read (model.weights.h5)", where=artifact.where)
     content = hdf5_data.read(_member(artifact, name), f"{artifact.where}: {name}", artifact.limits)
     metadata["training_config"] = config.get("compile_config")
-    metadata["vocabularies"] = {member: bytes(_member(artifact, member)) for member in _names(artifact) if member.startswith("assets/")}
+    _fill_vocabularies(root, artifact, "assets")
     return shared.model_of(root, shared.modern_tensors(root, content), {key: value for key, value in metadata.items() if value}, [], artifact.where)
+
+
+def _fill_vocabularies(layer: Layer, artifact: Artifact, place: str) -> None:
+    """Puts what lookups learnt, a line each in a file of their own, where the configuration of others has what they were given."""
+    from isomorph.dialects.keras.variables import numbered
+    for name, inner in numbered([inner for inner in layer.layers if inner.kind != "ops"]):
+        _fill_vocabularies(inner, artifact, f"{place}/layers/{name}")
+    file = f"{place}/vocabulary.txt"
+    if layer.class_name in LOOKUPS and not layer.config.get("vocabulary") and file in _names(artifact):
+        words: list[Any] = bytes(_member(artifact, file)).decode("utf-8", "replace").split("\n")
+        try:
+            layer.config["vocabulary"] = [int(word) for word in words] if layer.class_name == "IntegerLookup" else words
+        except ValueError as error:
+            raise Damaged("its vocabulary holds no whole numbers", where=f"{artifact.where}: {file}") from error
 
 
 def _names(artifact: Artifact) -> tuple[str, ...]:

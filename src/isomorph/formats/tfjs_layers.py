@@ -97,7 +97,8 @@ KNOWN = frozenset((
     "InputLayer", "Dense", "Conv1D", "Conv2D", "Conv3D", "Conv2DTranspose", "Conv3DTranspose", "DepthwiseConv2D", "MaxPooling1D", "MaxPooling2D",
     "MaxPooling3D",
     "AveragePooling1D", "AveragePooling2D", "AveragePooling3D", "GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalMaxPooling1D", "GlobalMaxPooling2D",
-    "BatchNormalization", "LayerNormalization", "Embedding", "LSTM", "GRU", "SimpleRNN", "Bidirectional", "ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax", "Activation", "Add",
+    "BatchNormalization", "LayerNormalization", "Embedding", "LSTM", "GRU", "SimpleRNN", "Bidirectional", "ReLU", "LeakyReLU", "ELU", "PReLU",
+    "Softmax", "Activation", "Add",
     "Multiply", "Maximum", "Minimum", "Concatenate", "Permute", "Reshape", "Flatten", "ZeroPadding2D", "UpSampling2D", "Resizing",
 ))
 

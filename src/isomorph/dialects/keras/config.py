@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from isomorph.dialects.keras import op_layers
 from isomorph.dialects.keras.legacy import modernised
 from isomorph.errors import Damaged, Unsafe
 
@@ -89,7 +90,16 @@ def _layer(data: dict[str, Any], where: str, depth: int) -> Layer:
         if layer.class_name not in MODELS:                       # a subclass that kept the configuration of what it extends
             layer.kind, layer.class_name = "keras", "Functional" if layer.outputs is not None else "Sequential"
     layer.calls = [_call(node) for node in data.get("inbound_nodes") or [] if node]
-    return layer
+    return _as_function(layer) if layer.class_name == "TensorFlowOpLayer" else layer
+
+
+def _as_function(layer: Layer) -> Layer:
+    """A node of a graph as the function call that later releases write; under the operator's own name where there is none."""
+    calls = [op_layers.function_of(layer.config, flat(list(call.args))) for call in layer.calls]
+    made = [Call(tuple(call[1]), call[2]) for call in calls if call is not None]
+    if len(made) < len(calls) or not calls:
+        return replace(layer, class_name=op_layers.operator_of(layer.config), kind="tf", config={})
+    return replace(layer, class_name=next(call[0] for call in calls if call is not None), kind="tf", calls=made, config={})
 
 
 def _kind(data: dict[str, Any]) -> str:

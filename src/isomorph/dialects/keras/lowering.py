@@ -185,7 +185,6 @@ class KerasRewrite(Rewrite):
     """One conversion. `passing` are the classes through which a mask goes as it is."""
 
     passing: frozenset[str] = frozenset()
-    assets: dict[str, list[Any]] = {}
     generation: int = 3                        # the major version of the Keras that wrote the file
 
     def builder_for(self, node: ir.Node) -> KerasBuilder:

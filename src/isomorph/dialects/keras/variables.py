@@ -53,7 +53,7 @@ def tree(layer: Layer) -> Tree:
         return Tree(inner=list(_inside_model(layer)), trainable=layer.trainable)
     if layer.kind != "keras":
         return Tree()
-    if kind in CELLS and "keras_1" not in config:
+    if kind in CELLS and ("keras_1" not in config or kind not in KERAS_1_GATES):
         return Tree(inner=[("cell", "", Tree(own(CELLS[kind], config)))], trainable=layer.trainable)
     if kind in PROJECTIONS:
         return Tree(inner=[*_projections(kind, config)], trainable=layer.trainable)

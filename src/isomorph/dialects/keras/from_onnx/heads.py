@@ -56,7 +56,10 @@ def _scaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:
 def _projection(value: ir.Value | None) -> Projection | None:
     """What a split value [batch, places, heads, size] is a projection of."""
     split = _made(value, "Reshape")
-    if split is None or value is None or value.shape is None or value.shape.rank() != 4 or not all(isinstance(size, int) for size in list(value.shape)[2:]):
+    if split is None or value is None or value.shape is None or value.shape.rank() != 4:
+        return None
+    count, size = list(value.shape)[2:]
+    if not isinstance(count, int) or not isinstance(size, int):
         return None
     flat, bias = split.inputs[0], None
     added = _made(flat, "Add")
@@ -68,7 +71,6 @@ def _projection(value: ir.Value | None) -> Projection | None:
     product = _made(flat, "MatMul")
     if product is None or not constant_place(product.inputs[1]) or product.inputs[0].shape is None or product.inputs[0].shape.rank() != 3:
         return None
-    count, size = (int(dim) for dim in list(value.shape)[2:])
     fits = list(product.inputs[1].shape)[1:] == [count * size] and product.inputs[0].dtype == ir.DataType.FLOAT
     return Projection(product.inputs[0], product.inputs[1], bias, count, size) if fits else None
 

@@ -53,13 +53,10 @@ def discretization(op: Op, x: Value, *, bin_boundaries: Any = None, num_bins: in
 
 
 def _words(op: Op, vocabulary: Any) -> list[Any]:
-    """The vocabulary of the configuration, or of the file's assets."""
+    """The vocabulary of the configuration, where the reader puts that of the file's assets too."""
     if isinstance(vocabulary, list) and vocabulary:
         return vocabulary
-    stored = op.context.assets.get(op.layer.name)
-    if stored is None:
-        return op.reject("its vocabulary is not in the file")
-    return stored
+    return op.reject("its vocabulary is not in the file")
 
 
 class Table:
