@@ -43,6 +43,11 @@ class Generation:
 
     def prepare(self) -> Model:
         """Reads keys and tokenizer, and answers the graph of the weights. Raises `Unsupported` for what holds no weights of a language model."""
+        from isomorph.architectures import networks
+        return networks.graph(self._read()[0])
+
+    def _read(self) -> tuple[Checkpoint, str]:
+        """The weights under GGUF's names and the format of the file; keys and tokenizer are there then."""
         from isomorph import architectures
         artifact = Artifact.open(self.source)
         form = _table.get(_table.identify(artifact).format)
@@ -54,14 +59,13 @@ class Generation:
         named = architectures.under_gguf_names(content, artifact, form.name)
         self.keys: Mapping[str, Any] = named.metadata
         self.tokenizer = self._tokenizer()
-        return model
+        return named, form.name
 
     def __enter__(self) -> Generation:
-        from isomorph.runtime import Session
-        model = self.prepare()
+        named, form = self._read()
         self.folder = tempfile.TemporaryDirectory(prefix="isomorph-")
         try:
-            self.session: Session = self._session(named, form.name)
+            self.session: Session = self._session(named, form)
             self.session.__enter__()
         except BaseException:
             self.folder.cleanup()
