@@ -20,7 +20,8 @@ ROUNDS = 5
 
 
 def measure(ours: Environment, gigabytes: float = 1.0, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Medians of wall seconds, and the greatest resident memory, of each command. `cp and fsync` is a copy that is on the disk when it ends, as ours are."""
+    """Medians of wall seconds, CPU seconds and the greatest resident memory of each command. `cp and fsync` is a copy that is on the disk when it ends, as
+    ours are."""
     with tempfile.TemporaryDirectory(dir=ROOT / "benchmarks", prefix=".checkpoint-") as scratch:
         folder = Path(scratch)
         generate(folder / "big.pt", gigabytes)
@@ -30,7 +31,7 @@ def measure(ours: Environment, gigabytes: float = 1.0, rounds: int = ROUNDS) -> 
         commands = {"cp": [[str(shutil.which("cp")), "big.pt", "out"]], "cp and fsync": [[str(shutil.which("cp")), "big.pt", "out"], flushed],
                     "convert --no-verify": [[*convert, "--no-verify"]], "convert": [convert], "inspect": [[*isomorph, "inspect", "big.pt", "--quiet"]]}
         seconds: dict[str, list[float]] = {name: [] for name in commands}
-        rss = dict.fromkeys(commands, 0)
+        rss, cpu = dict.fromkeys(commands, 0), dict.fromkeys(commands, 0.0)
         for _ in range(rounds):
             for name, parts in commands.items():
                 (folder / "out").unlink(missing_ok=True)
@@ -38,9 +39,10 @@ def measure(ours: Environment, gigabytes: float = 1.0, rounds: int = ROUNDS) -> 
                 seconds[name].append(sum(_wall(part, folder, ours.variables) for part in parts))
         for name, parts in commands.items():
             (folder / "out").unlink(missing_ok=True)
-            rss[name] = run(parts[0], folder, ours.variables).rss
+            costs = [run(part, folder, ours.variables) for part in parts]
+            rss[name], cpu[name] = max(cost.rss for cost in costs), sum(cost.cpu for cost in costs)
         return {"bytes": (folder / "big.pt").stat().st_size, "rounds": rounds,
-                "rows": {name: {"seconds": median(taken), "least": min(taken), "rss": rss[name]} for name, taken in seconds.items()}}
+                "rows": {name: {"seconds": median(taken), "least": min(taken), "cpu": cpu[name], "rss": rss[name]} for name, taken in seconds.items()}}
 
 
 def _wall(command: list[str], folder: Path, variables: Any) -> float:

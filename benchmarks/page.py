@@ -197,9 +197,9 @@ def _checkpoint(checkpoint: dict[str, Any]) -> Iterator[str]:
         return
     what = f"Weights of {checkpoint['bytes'] / 1e9:.2f} GB as `torch.save` writes them, to safetensors, beside `cp`; {checkpoint['rounds']} rounds in turns."
     yield from ("## A large checkpoint", "", what, "What isomorph writes is on the disk before it appears under its name, so the copy that compares "
-                "is the one that is flushed as well.", "", "| command | median s | least s | memory MB |", "|---|---|---|---|")
+                "is the one that is flushed as well.", "", "| command | median s | least s | CPU s | memory MB |", "|---|---|---|---|---|")
     for name, row in checkpoint["rows"].items():
-        yield f"| {name} | {row['seconds']:.2f} | {row['least']:.2f} | {row['rss'] / 1e6:.0f} |"
+        yield f"| {name} | {row['seconds']:.2f} | {row['least']:.2f} | {row['cpu']:.2f} | {row['rss'] / 1e6:.0f} |"
     yield ""
 
 
