@@ -5,9 +5,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
-from isomorph.dialects.torch.to_onnx.common import cast, is_float
+from isomorph.dialects.torch.to_onnx.common import MOST_IMPLIED, axis_of, cast, is_float
 from isomorph.dialects.torch.to_onnx.composed import Aten, composed
 
 DOUBLE = 7                                 # of dtype arguments
@@ -148,3 +149,24 @@ for _order in (0, 1):
     analytic(*_names)(lambda a, x, _order=_order: bessel_i(a, x, _order, False))
     analytic(f"special_i{_order}e")(lambda a, x, _order=_order: bessel_i(a, x, _order, True))
 analytic("special_spherical_bessel_j0")(lambda a, x: a.where(a.eq(x, 0.0), 1.0, a.div(a.sin(x), x)))
+
+
+@composed("fft_irfft", "fft_hfft")
+def real_spectrum(a, x, n=None, dim=-1, norm=None):
+    """Of a spectrum without imaginary part: a product with the matrix of its cosines."""
+    axis = axis_of(a.op, x, dim)
+    count = a.op.of(x)[1][axis]
+    wanted = 2 * (count - 1) if n is None and isinstance(count, int) else n
+    if not isinstance(count, int) or not isinstance(wanted, int) or not 0 < wanted * count <= MOST_IMPLIED:
+        a.op.reject("a spectrum whose length only the run knows")
+    make = np.fft.irfft if a.op.node.op_type == "fft_irfft" else np.fft.hfft
+    back = x.dtype if is_float(x) else ir.DataType.FLOAT
+    matrix = a.op.const(make(np.eye(count), wanted, norm=norm).astype(back.numpy()))
+    return a.movedim(a.matmul(a.movedim(cast(a.op, x, back), axis, -1), matrix), -1, axis)
+
+
+@composed("_unsafe_masked_index")
+def masked_index(a, x, mask, indices, fill):
+    """Positions where the mask is false may lie anywhere: the first element stands in before it is replaced."""
+    safe = [None if index is None else a.where(mask, index, 0) for index in indices]
+    return a.where(mask, a.index(x, safe), fill)
