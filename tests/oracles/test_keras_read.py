@@ -38,7 +38,7 @@ def made(library: str, folder: Path, pattern: str) -> list[dict]:
     """The cases that one process of Keras made."""
     python = environments.python("tensorflow")
     command = [str(python), str(Path(__file__).with_name("keras_cases.py")), str(folder), library, pattern]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1500)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3600)
     assert done.returncode == 0, done.stderr[-2000:]
     return [case for case in map(json.loads, done.stdout.splitlines()) if "file" in case]
 
