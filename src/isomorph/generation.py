@@ -49,6 +49,7 @@ class Generation:
     def _read(self) -> tuple[Checkpoint, str]:
         """The weights under GGUF's names and the format of the file; keys and tokenizer are there then."""
         from isomorph import architectures
+        from isomorph.architectures import networks
         artifact = Artifact.open(self.source)
         form = _table.get(_table.identify(artifact).format)
         content = form.read(artifact) if form.read is not None else None
@@ -58,6 +59,7 @@ class Generation:
         self.artifact = artifact
         named = architectures.under_gguf_names(content, artifact, form.name)
         self.keys: Mapping[str, Any] = named.metadata
+        networks.builder(str(self.keys.get("general.architecture", "")))        # what is no language model is said before its tokenizer is missed
         self.tokenizer = self._tokenizer()
         return named, form.name
 

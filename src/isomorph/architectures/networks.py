@@ -22,12 +22,16 @@ def graph(content: Checkpoint, *, quantised: bool = True) -> Model:
     Raises `Unsupported` for an architecture that is not built, with every weight that its network would not read.
     """
     architecture = str(content.metadata.get("general.architecture", ""))
-    build = BUILDERS.get(architecture)
-    if build is None:
-        raise Unsupported(f"no graph is built for the architecture {architecture!r}", hint="those that are: " + ", ".join(BUILDERS))
-    made = build(content, architecture, quantised=quantised)
+    made = builder(architecture)(content, architecture, quantised=quantised)
     made.metadata[WORDS] = int(content["token_embd.weight"].dims[0])
     return made
+
+
+def builder(architecture: str) -> Builder:
+    """What makes the graphs of an architecture. Raises `Unsupported` for one that is not built."""
+    if architecture not in BUILDERS:
+        raise Unsupported(f"no graph is built for the architecture {architecture!r}", hint="those that are: " + ", ".join(BUILDERS))
+    return BUILDERS[architecture]
 
 
 WORDS = "isomorph.words"                        # how many words the model knows, in the metadata of its graph
