@@ -50,7 +50,8 @@ def write(found: dict[str, Any]) -> None:
 def text(found: dict[str, Any]) -> str:
     """The whole page."""
     parts = [_head(found), _bars(found), _conversions(found), _tensorflow(found.get("tensorflow", {})), _memory(found.get("memory", {})),
-             _checkpoint(found.get("checkpoint", {})), _nodes(found.get("nodes", {})), _operators(found.get("operators", {})), _keras(found.get("keras", []))]
+             _checkpoint(found.get("checkpoint", {})), _quantization(found.get("quantization", {})), _nodes(found.get("nodes", {})),
+             _operators(found.get("operators", {})), _keras(found.get("keras", []))]
     return "\n".join([*(line for part in parts for line in part), METHOD]) + "\n"
 
 
@@ -200,6 +201,21 @@ def _checkpoint(checkpoint: dict[str, Any]) -> Iterator[str]:
                 "is the one that is flushed as well.", "", "| command | median s | least s | CPU s | memory MB |", "|---|---|---|---|---|")
     for name, row in checkpoint["rows"].items():
         yield f"| {name} | {row['seconds']:.2f} | {row['least']:.2f} | {row['cpu']:.2f} | {row['rss'] / 1e6:.0f} |"
+    yield ""
+
+
+def _quantization(found: dict[str, Any]) -> Iterator[str]:
+    if not found:
+        return
+    made = "with the encoders in C" if found["compiled"] else "without the encoders in C, which were not built"
+    what = (f"A llama of {found['parameters'] / 1e6:.0f} million random parameters in float16 ({found['bytes'] / 1e6:.0f} MB), one thread, whole process, "
+            f"{made}; medians of CPU seconds. *Same* is every byte of the file.")
+    yield from ("## Quantisation", "", what, "", "| scheme | tool | CPU s | of llama-quantize's speed | peak MB | same file |", "|---|---|---|---|---|---|")
+    for scheme, tools in found["rows"].items():
+        peer = tools.get("llama-quantize", {}).get("cpu")
+        for name, row in tools.items():
+            speed, same = f"{peer / row['cpu']:.1f} ×" if peer else "-", {True: "yes", False: "**no**", None: "-"}[row["same"]]
+            yield f"| {scheme} | {name} | {row['cpu']:.2f} | {speed} | {row['rss'] / 1e6:.0f} | {row['failure'] or same} |"
     yield ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -21,3 +22,9 @@ def test_ruff():
 
 def test_mypy():
     checked("mypy", "--no-incremental", "-p", "isomorph")
+
+
+def test_no_two_test_files_have_one_name():
+    """They are imported by their names, so the second of two would stop the whole collection."""
+    names = Counter(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
