@@ -16,23 +16,8 @@ from isomorph.tensors import BITS, array_tensor, dims_of, lazily
 from isomorph.wire.limits import DEFAULT, Limits
 
 NOT_CONSTANT = {
-    "RandomNormal",
-    "RandomUniform",
-    "RandomNormalLike",
-    "RandomUniformLike",
-    "Bernoulli",
-    "Multinomial",
-    "Dropout",
-    "If",
-    "Loop",
-    "Scan",
-    "SequenceMap",
-    "DequantizeLinear",
-    "ImageDecoder",
-    "OptionalHasElement",
-    "OptionalGetElement",
-    "Optional",
-}
+    "RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout", "If", "Loop", "Scan", "SequenceMap",
+    "DequantizeLinear", "ImageDecoder", "OptionalHasElement", "OptionalGetElement", "Optional"}
 EAGER_BYTES = 1 << 16  # larger results are recomputed when they are written and never kept
 GROWTH = 4  # a folded constant may not be larger than its inputs by more than this: a file must not swell
 
@@ -129,21 +114,8 @@ def _foldable(node: ir.Node, limits: Limits) -> bool:
 def _small(node: ir.Node) -> bool:
     """Results of unknown size are computed only where no input can ask for a large one."""
     return node.op_type not in (
-        "ConstantOfShape",
-        "Expand",
-        "Tile",
-        "Range",
-        "Resize",
-        "Pad",
-        "OneHot",
-        "EyeLike",
-        "Upsample",
-        "CenterCropPad",
-        "BlackmanWindow",
-        "HannWindow",
-        "HammingWindow",
-        "MelWeightMatrix",
-    ) and all(value is None or value.const_value.nbytes <= EAGER_BYTES for value in node.inputs)
+        "ConstantOfShape", "Expand", "Tile", "Range", "Resize", "Pad", "OneHot", "EyeLike", "Upsample", "CenterCropPad", "BlackmanWindow", "HannWindow",
+        "HammingWindow", "MelWeightMatrix") and all(value is None or value.const_value.nbytes <= EAGER_BYTES for value in node.inputs)
 
 
 def _evaluate(node: ir.Node) -> None:

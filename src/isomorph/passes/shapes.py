@@ -190,13 +190,7 @@ def _kept_whole(node: ir.Node, rank: int) -> set[int]:
 
 
 BY_KNOWN: dict[str, Callable[[ir.Node], None]] = {
-    "Reshape": _reshape,
-    "ConstantOfShape": _constant_of_shape,
-    "Expand": _expand,
-    "Tile": _tile,
-    "Resize": _sizes,
-    "Slice": _slice,
-}
+    "Reshape": _reshape, "ConstantOfShape": _constant_of_shape, "Expand": _expand, "Tile": _tile, "Resize": _sizes, "Slice": _slice}
 
 
 # ---- integer values that are not constant but partly known

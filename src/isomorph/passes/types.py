@@ -30,22 +30,8 @@ STANDS_IN: dict[ir.DataType, tuple[ir.DataType, ...]] = {
     T.UINT4: (T.UINT8, T.INT32, T.FLOAT),
 }
 EXACT_BITS = {
-    T.DOUBLE: 53,
-    T.FLOAT: 24,
-    T.FLOAT16: 11,
-    T.BFLOAT16: 8,
-    T.BOOL: 1,
-    T.UINT8: 8,
-    T.INT8: 7,
-    T.INT16: 15,
-    T.UINT16: 16,
-    T.INT32: 31,
-    T.UINT32: 32,
-    T.INT64: 63,
-    T.UINT64: 64,
-    T.INT4: 4,
-    T.UINT4: 4,
-}
+    T.DOUBLE: 53, T.FLOAT: 24, T.FLOAT16: 11, T.BFLOAT16: 8, T.BOOL: 1, T.UINT8: 8, T.INT8: 7, T.INT16: 15, T.UINT16: 16, T.INT32: 31, T.UINT32: 32,
+    T.INT64: 63, T.UINT64: 64, T.INT4: 4, T.UINT4: 4}
 
 
 COMPACT = 1 << 10  # bytes; smaller constants are not worth a node

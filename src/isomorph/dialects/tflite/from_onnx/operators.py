@@ -19,42 +19,11 @@ LAST = "last"  # the domain of nodes whose data is channels-last
 
 from_onnx.same(
     {
-        "Abs": "ABS",
-        "Neg": "NEG",
-        "Exp": "EXP",
-        "Log": "LOG",
-        "Sqrt": "SQRT",
-        "Sin": "SIN",
-        "Cos": "COS",
-        "Floor": "FLOOR",
-        "Ceil": "CEIL",
-        "Round": "ROUND",
-        "Sign": "SIGN",
-        "Tanh": "TANH",
-        "Sigmoid": "LOGISTIC",
-        "Relu": "RELU",
-        "HardSwish": "HARD_SWISH",
-        "Not": "LOGICAL_NOT",
-        "Atan2": "ATAN2",
-        "Div": "DIV",
-        "Pow": "POW",
-        "Max": "MAXIMUM",
-        "Min": "MINIMUM",
-        "And": "LOGICAL_AND",
-        "Or": "LOGICAL_OR",
-        "Equal": "EQUAL",
-        "Greater": "GREATER",
-        "GreaterOrEqual": "GREATER_EQUAL",
-        "Less": "LESS",
-        "LessOrEqual": "LESS_EQUAL",
-        "Where": "SELECT_V2",
-        "BitwiseXor": "BITWISE_XOR",
-        "BitwiseAnd": "STABLEHLO_AND",
-        "Rsqrt": "RSQRT",
-        "SquaredDifference": "SQUARED_DIFFERENCE",
-        "FloorDiv": "FLOOR_DIV",
-        "NotEqual": "NOT_EQUAL",
-    }
+        "Abs": "ABS", "Neg": "NEG", "Exp": "EXP", "Log": "LOG", "Sqrt": "SQRT", "Sin": "SIN", "Cos": "COS", "Floor": "FLOOR", "Ceil": "CEIL", "Round": "ROUND",
+        "Sign": "SIGN", "Tanh": "TANH", "Sigmoid": "LOGISTIC", "Relu": "RELU", "HardSwish": "HARD_SWISH", "Not": "LOGICAL_NOT", "Atan2": "ATAN2", "Div": "DIV",
+        "Pow": "POW", "Max": "MAXIMUM", "Min": "MINIMUM", "And": "LOGICAL_AND", "Or": "LOGICAL_OR", "Equal": "EQUAL", "Greater": "GREATER",
+        "GreaterOrEqual": "GREATER_EQUAL", "Less": "LESS", "LessOrEqual": "LESS_EQUAL", "Where": "SELECT_V2", "BitwiseXor": "BITWISE_XOR",
+        "BitwiseAnd": "STABLEHLO_AND", "Rsqrt": "RSQRT", "SquaredDifference": "SQUARED_DIFFERENCE", "FloorDiv": "FLOOR_DIV", "NotEqual": "NOT_EQUAL"}
 )
 
 
@@ -111,24 +80,10 @@ def bit_cast(op, x, *, to):
 
 
 TYPE_NAME = {
-    ir.DataType.FLOAT: "FLOAT32",
-    ir.DataType.FLOAT16: "FLOAT16",
-    ir.DataType.INT32: "INT32",
-    ir.DataType.UINT8: "UINT8",
-    ir.DataType.INT64: "INT64",
-    ir.DataType.STRING: "STRING",
-    ir.DataType.BOOL: "BOOL",
-    ir.DataType.INT16: "INT16",
-    ir.DataType.COMPLEX64: "COMPLEX64",
-    ir.DataType.INT8: "INT8",
-    ir.DataType.DOUBLE: "FLOAT64",
-    ir.DataType.UINT64: "UINT64",
-    ir.DataType.UINT32: "UINT32",
-    ir.DataType.UINT16: "UINT16",
-    ir.DataType.INT4: "INT4",
-    ir.DataType.BFLOAT16: "BFLOAT16",
-    ir.DataType.UINT4: "UINT4",
-}
+    ir.DataType.FLOAT: "FLOAT32", ir.DataType.FLOAT16: "FLOAT16", ir.DataType.INT32: "INT32", ir.DataType.UINT8: "UINT8", ir.DataType.INT64: "INT64",
+    ir.DataType.STRING: "STRING", ir.DataType.BOOL: "BOOL", ir.DataType.INT16: "INT16", ir.DataType.COMPLEX64: "COMPLEX64", ir.DataType.INT8: "INT8",
+    ir.DataType.DOUBLE: "FLOAT64", ir.DataType.UINT64: "UINT64", ir.DataType.UINT32: "UINT32", ir.DataType.UINT16: "UINT16", ir.DataType.INT4: "INT4",
+    ir.DataType.BFLOAT16: "BFLOAT16", ir.DataType.UINT4: "UINT4"}
 
 
 @from_onnx("LeakyRelu")

@@ -21,44 +21,14 @@ T = ir.DataType
 SMALL, WIDE = frozenset({T.INT8, T.UINT8}), frozenset({T.INT8, T.UINT8, T.INT16})
 
 MOVES = {
-    "Reshape",
-    "Transpose",
-    "Squeeze",
-    "Unsqueeze",
-    "Flatten",
-    "Slice",
-    "Gather",
-    "GatherND",
-    "Expand",
-    "Tile",
-    "ReverseAxis",
-    "Split",
-    "Pad",
-    "MaxPool",
-    "DepthToSpace",
-    "SpaceToDepth",
-    "ResizeSpatial",
-    "Identity",
-}
+    "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Gather", "GatherND", "Expand", "Tile", "ReverseAxis", "Split", "Pad", "MaxPool",
+    "DepthToSpace", "SpaceToDepth", "ResizeSpatial", "Identity"}
 # Integer kernels: the types they take, and whether all quantised inputs and outputs must have the same parameters.
 COMPUTES: dict[str, tuple[frozenset[ir.DataType], bool]] = {
     **dict.fromkeys(
         (
-            "Add",
-            "Sub",
-            "Mul",
-            "Conv",
-            "TransposedConv",
-            "FullyConnected",
-            "MatMul",
-            "ReduceMean",
-            "Softmax",
-            "Sigmoid",
-            "Tanh",
-            "LeakyRelu",
-            "Relu",
-            "ReduceSum",
-        ),
+            "Add", "Sub", "Mul", "Conv", "TransposedConv", "FullyConnected", "MatMul", "ReduceMean", "Softmax", "Sigmoid", "Tanh", "LeakyRelu", "Relu",
+            "ReduceSum"),
         (WIDE, False),
     ),
     **dict.fromkeys(("HardSwish", "PRelu", "Relu6", "LogSoftmax", "SquaredDifference"), (SMALL, False)),
