@@ -140,7 +140,8 @@ def write(model: Model, path: str | Path, *, dtype: str | None = None, force: bo
     with files.replacing_all([*(file.parent / name for name in names), file], force=force) as outputs:
         tfjs_weights.write(weights, outputs[:-1], size)
         outputs[-1].write(json.dumps(document).encode())
-    return Report(str(file), [*model.findings, *findings], {"format": "tfjs_layers", "path": str(file)})
+    whole = sum(path.stat().st_size for path in (file, *(file.parent / name for name in names)))
+    return Report(str(file), [*model.findings, *findings], {"format": "tfjs_layers", "path": str(file), "bytes": whole})
 
 
 FORMAT = Format(
