@@ -13,7 +13,7 @@ from pathlib import Path
 REQUIREMENTS = Path(__file__).parent / "peers"
 # What their wheels and those of their requirements exist for. An environment that is not named here is made with this interpreter.
 INTERPRETERS = {"onnx2tf": ("3.12",), "tf2onnx": ("3.11", "3.12")}
-PACKAGES = {"tensorflow": "tensorflow-cpu", "torch": "torch"}                             # whose version is told, where it is not the environment's name
+PACKAGES = {"tensorflow": "tensorflow-cpu", "genai": "onnxruntime-genai"}           # whose version is told, where it is not the environment's name
 ALONE = ".alone.txt"
 READY = "ready"                                                         # written last into a complete environment
 INSTALL_SECONDS = 1800

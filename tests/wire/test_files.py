@@ -163,6 +163,7 @@ def test_a_file_made_meanwhile_is_not_overwritten(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_concurrent_writers_do_not_mix(tmp_path):
     path = tmp_path / "x"
 
@@ -179,6 +180,26 @@ def test_concurrent_writers_do_not_mix(tmp_path):
         thread.join()
     assert path.read_bytes() in [letter * 50_000 for letter in (b"a", b"b", b"c")]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_writer_takes_the_part_of_another_for_an_orphan(tmp_path):
+    """Between the making of a part and its locking others may look."""
+    failures = []
+
+    def write() -> None:
+        for _ in range(100):
+            try:
+                with files.replacing(tmp_path / "x", force=True) as file:
+                    file.write(b"1")
+            except OSError as error:
+                failures.append(error)
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="locks of living writers are POSIX")

@@ -276,13 +276,15 @@ def _refuse_existing(path: Path, force: bool) -> None:
 
 
 def _open_part(path: Path) -> tuple[Path, BinaryIO]:
-    part = path.with_name(f"{path.name}.{os.urandom(TOKEN_BYTES).hex()}{PART}")
-    try:
-        file = part.open("xb")
-    except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
-        raise Usage(f"the output cannot be written: {error.strerror}", where=str(path), hint="create the folder or choose another") from None
-    _lock(file.fileno())
-    return part, file
+    while True:
+        part = path.with_name(f"{path.name}.{os.urandom(TOKEN_BYTES).hex()}{PART}")
+        try:
+            file = part.open("xb")
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise Usage(f"the output cannot be written: {error.strerror}", where=str(path), hint="create the folder or choose another") from None
+        if (_lock(file.fileno()) or sys.platform == "win32") and part.exists():
+            return part, file
+        file.close()                   # another writer took it for an orphan, between its making and its locking
 
 
 def _publish(part: Path, path: Path, force: bool) -> None:

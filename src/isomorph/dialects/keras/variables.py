@@ -26,6 +26,7 @@ OWN = {
     "GroupNormalization": "gamma?scale beta?center", "RMSNormalization": "scale", "InstanceNormalization": "gamma?scale beta?center",
     **dict.fromkeys(("SimpleRNNCell", "GRUCell", "LSTMCell", "ConvLSTMCell"), "kernel recurrent_kernel bias?use_bias"),
     **dict.fromkeys(("CuDNNLSTM", "CuDNNGRU"), "kernel recurrent_kernel bias"),
+    "Discretization": "~summary?!bin_boundaries",
     "Normalization": "~mean?!mean ~variance?!mean ~count?!mean", "Attention": "scale?use_scale concat_score_weight?is_concat",
     "AdditiveAttention": "scale?use_scale",
     "SpectralNormalization": "~vector_u", "LayerScale": "gamma",

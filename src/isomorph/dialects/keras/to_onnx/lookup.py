@@ -46,10 +46,23 @@ def category_encoding(op: Op, x: Value, count_weights: Any = None, *, num_tokens
 def discretization(op: Op, x: Value, *, bin_boundaries: Any = None, num_bins: int | None = None, epsilon: float = 0.01, output_mode: str = "int",
                    sparse: bool = False) -> Value:
     if bin_boundaries is None:
-        return op.reject("its boundaries are not in the file: it was never adapted")
+        bin_boundaries = _boundaries(op, num_bins)
     index = bucket(op, x, op.const(np.asarray(bin_boundaries, np.float32)))
     whole = ir.DataType.INT32 if op.context.generation >= 3 else ir.DataType.INT64
     return encoded(op, index, output_mode, len(bin_boundaries) + 1, whole=whole)
+
+
+def _boundaries(op: Op, bins: int | None) -> np.ndarray:
+    """Of Keras 2: the quantiles of what the layer was adapted to, of which its variable holds values and weights."""
+    stored = op.variable("summary", cast=False)
+    summary = None if stored is None else op.value(stored)
+    if summary is None or not bins or summary.ndim != 2 or len(summary) != 2 or not summary.size:
+        return op.reject("its boundaries are not in the file: it was never adapted")
+    values, share = summary[0], 1 / bins
+    if summary.shape[1] * share >= 1:
+        reached = summary[1].cumsum() / summary[1].sum()
+        values = np.interp(share + np.arange(0, 1, share), reached, values)
+    return values[:-1].astype(np.float32)
 
 
 def _words(op: Op, vocabulary: Any) -> list[Any]:
