@@ -45,17 +45,11 @@ def verify(first: Any, second: Any, text: str, *, window: int = WINDOW, most_win
         progress.start("compare", count)
         rows = []
         for place in range(count):
-            rows += _compared(one, other, _begun(one, tokens, place, window), window // 2)
+            rows += _compared(one, other, one.window(tokens, place, window), window // 2)
             progress.advance()
         progress.finish()
         findings = [*one.findings, *other.findings]
     return _report(Report(f"{first} and {second}", findings), rows, count, window, most_divergence)
-
-
-def _begun(model: Generation, tokens: list[int], place: int, window: int) -> list[int]:
-    """One window; its first token is the one that begins a text, where the model has one."""
-    piece = tokens[place * window:(place + 1) * window]
-    return piece if model.first is None else [model.first, *piece[1:]]
 
 
 def _compared(one: Generation, other: Generation, tokens: list[int], skipped: int) -> list[tuple[float, bool, float, float]]:

@@ -162,6 +162,11 @@ class Generation:
         tokens = list(self.tokenizer.encode(text, add_special_tokens=False).ids)
         return tokens if self.first is None or tokens[:1] == [self.first] else [self.first, *tokens]
 
+    def window(self, tokens: list[int], place: int, size: int) -> list[int]:
+        """`size` tokens of a longer text, of which the first is the one that begins a text, where the model has one."""
+        piece = tokens[place * size:(place + 1) * size]
+        return piece if self.first is None else [self.first, *piece[1:]]
+
     @cached_property
     def first(self) -> int | None:
         """The token that every text begins with, None where there is none."""

@@ -39,9 +39,7 @@ def measure_importance(source: Any, text: str | Path, destination: str | Path, *
     from isomorph.runtime import Session
     reader = Generation(source, threads=threads)
     model = reader.prepare()
-    tokens = list(reader.tokenizer.encode(Path(text).read_text("utf-8", "replace"), add_special_tokens=False).ids)
-    if reader.first is not None:
-        tokens = [reader.first, *tokens]
+    tokens = reader.prompt(Path(text).read_text("utf-8", "replace"), chat=False)
     count = min(len(tokens) // chunk, chunks or len(tokens))
     if not count:
         raise Usage(f"the text has {len(tokens)} tokens, and one chunk takes {chunk}", where=str(text), hint="give a longer text")
@@ -55,8 +53,7 @@ def measure_importance(source: Any, text: str | Path, destination: str | Path, *
         progress.start("measure", count, "chunks")
         with Session(path, "onnx", threads=threads or os.cpu_count() or 1, timeout=600.0) as session:
             for place in range(count):
-                given = np.asarray([tokens[place * chunk:(place + 1) * chunk]], np.int64)
-                given[0, 0] = given[0, 0] if reader.first is None else reader.first
+                given = np.asarray([reader.window(tokens, place, chunk)], np.int64)
                 feeds = {"input_ids": given, "attention_mask": np.ones_like(given), "position_ids": np.arange(chunk, dtype=np.int64)[None]} | empty
                 found = session.run({port.name: feeds[port.name] for port in session.inputs()})
                 for name, values in found.items():

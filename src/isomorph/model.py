@@ -18,6 +18,16 @@ HUB_IR_VERSION = 13
 NEXT = "/next"              # behind the name of a state, an input: the output that holds what it becomes
 
 
+def unused(name: str, used: set[str]) -> str:
+    """`name`, or it with the first number behind it that makes it a name which is not in `used` yet; from now on it is."""
+    candidate, count = name, 0
+    while candidate in used:
+        count += 1
+        candidate = f"{name}_{count}"
+    used.add(candidate)
+    return candidate
+
+
 @dataclass(frozen=True)
 class Quantization:
     """real = scale * (stored - zero_point), per tensor or along `axis`. Kept in `Value.meta["quantization"]` of dialects whose tensors carry it."""

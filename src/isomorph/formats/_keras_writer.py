@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import Unsupported
+from isomorph.model import unused
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -78,12 +79,7 @@ class Written:
     def unique(self, name: str) -> str:
         """A name without slashes, once."""
         plain = re.sub(r"[^A-Za-z0-9_.\-]+", "_", name).strip("_.") or "layer"
-        candidate, count = plain, 0
-        while candidate in self.used:
-            count += 1
-            candidate = f"{plain}_{count}"
-        self.used.add(candidate)
-        return candidate
+        return unused(plain, self.used)
 
     def check(self) -> None:
         """Every node hangs on an input, and constants are small enough for a configuration."""

@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from isomorph.formats._graphdef_writer import PRODUCER, Encoder, type_of_value
 from isomorph.formats._tf_tensors import TYPE_OF_ELEMENT, schema, shape_record
-from isomorph.model import Model, Signature
+from isomorph.model import Model, Signature, unused
 from isomorph.report import Finding, Severity
 from isomorph.tensors import dims_of, type_of
 from isomorph.wire import protobuf
@@ -319,12 +319,7 @@ def _identifier(name: str, taken: set[str]) -> str:
     """A name that Python takes for a parameter or an attribute, used once."""
     clean = re.sub(r"\W", "_", name, flags=re.ASCII)
     clean = f"v_{clean}" if not clean or clean[0].isdigit() or keyword.iskeyword(clean) or clean.startswith("_") else clean
-    candidate, count = clean, 0
-    while candidate in taken:
-        count += 1
-        candidate = f"{clean}_{count}"
-    taken.add(candidate)
-    return candidate
+    return unused(clean, taken)
 
 
 def _dims(value: ir.Value) -> tuple[int, ...] | None:

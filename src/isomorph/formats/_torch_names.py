@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isomorph.dialects.torch.calls import Ref
+from isomorph.model import unused
 from isomorph.tensors import NAME, dims_of, type_of
 
 if TYPE_CHECKING:
@@ -109,9 +110,4 @@ def fresh(base: str, used: set[str]) -> str:
     """An identifier made of `base` that is not in `used` yet; from now on it is."""
     word = identifier(base)
     word = f"_{word}" if word[0].isdigit() else word
-    candidate, count = word, 0
-    while candidate in used:
-        count += 1
-        candidate = f"{word}_{count}"
-    used.add(candidate)
-    return candidate
+    return unused(word, used)

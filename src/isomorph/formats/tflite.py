@@ -24,6 +24,7 @@ from isomorph.artifact import Artifact
 from isomorph.errors import Damaged, Unsafe, Unsupported
 from isomorph.formats import Capabilities, Format
 from isomorph.formats._tflite_head import identify
+from isomorph.model import unused
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Finding, Report, Severity
 from isomorph.tensors import BITS, NUMBER, ComputedTensor, SliceTensor, packed, unpacked
@@ -257,12 +258,7 @@ class _Reader:
         return memoryview(record.data) if len(record.data) else memoryview(b"")
 
     def unique(self, name: str) -> str:
-        candidate, count = name, 0
-        while candidate in self.names:
-            count += 1
-            candidate = f"{name}_{count}"
-        self.names.add(candidate)
-        return candidate
+        return unused(name, self.names)
 
     def graph(self, index: int, path: tuple[int, ...]) -> tuple[ir.Graph, list[ir.Value]]:
         """Subgraph `index` as a new graph (each caller gets its own), and its values by tensor index. `path` are the subgraphs being built around it."""

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.errors import Unsupported
+from isomorph.model import unused
 from isomorph.passes import shapes
 from isomorph.report import Finding
 from isomorph.tensors import array_tensor
@@ -195,12 +196,7 @@ class Walk:
     def unique(self, name: str) -> str:
         if self.names is None:
             self.names = {value.name for graph in self.model.graphs() for value in _values(graph) if value.name}
-        candidate, number = name, 0
-        while candidate in self.names:
-            number += 1
-            candidate = f"{name}_{number}"
-        self.names.add(candidate)
-        return candidate
+        return unused(name, self.names)
 
     def run(self, graph: Any, adapt: Callable[[Edit], None], *, backwards: bool = False) -> None:
         """Visits every node, bodies after the node that holds them; from the last to the first where producers must keep their form meanwhile."""

@@ -307,20 +307,22 @@ def max_pool_with_indices(op, x, kernel_size, stride=(), padding=0, dilation=1, 
     return [op.Squeeze(value, op.const([0])) for value in both] if single else both
 
 
-@to_onnx("softmax", "_softmax")
-def softmax(op, x, dim, dtype=None, **more):
+def _softmax(op, x, dim, dtype, operator: str):
+    """Along one axis; of a scalar, as of one element."""
     x = cast(op, x, dtype_of(dtype)) if isinstance(dtype, int) and not isinstance(dtype, bool) else x
     if not rank(op, x):
-        return op.Reshape(op.Softmax(op.Reshape(x, [1]), axis=0), op.const(np.zeros(0, np.int64)))
-    return op.Softmax(x, axis=axis_of(op, x, dim))
+        return op.Reshape(getattr(op, operator)(op.Reshape(x, [1]), axis=0), op.const(np.zeros(0, np.int64)))
+    return getattr(op, operator)(x, axis=axis_of(op, x, dim))
+
+
+@to_onnx("softmax", "_softmax")
+def softmax(op, x, dim, dtype=None, **more):
+    return _softmax(op, x, dim, dtype, "Softmax")
 
 
 @to_onnx("log_softmax", "_log_softmax")
 def log_softmax(op, x, dim, dtype=None, **more):
-    x = cast(op, x, dtype_of(dtype)) if isinstance(dtype, int) and not isinstance(dtype, bool) else x
-    if not rank(op, x):
-        return op.Reshape(op.LogSoftmax(op.Reshape(x, [1]), axis=0), op.const(np.zeros(0, np.int64)))
-    return op.LogSoftmax(x, axis=axis_of(op, x, dim))
+    return _softmax(op, x, dim, dtype, "LogSoftmax")
 
 
 @to_onnx("glu")
