@@ -395,6 +395,12 @@ def composed(K, L):
     yield "masked-time-distributed", lambda: functional(ints, lambda x: L.LSTM(3)(L.TimeDistributed(L.Dense(4))(L.Embedding(4, 5, mask_zero=True)(x))))
     yield "masked-attention", lambda: functional(ints, lambda x: L.Attention()([L.Embedding(4, 5, mask_zero=True)(x)] * 2))
     yield "masked-heads", lambda: functional(ints, lambda x: (lambda e: L.MultiHeadAttention(2, 3)(e, e))(L.Embedding(4, 5, mask_zero=True)(x)))
+    yield "masked-heads-causal", lambda: functional(
+        ints, lambda x: (lambda e: L.MultiHeadAttention(2, 3)(e, e, use_causal_mask=True))(L.Embedding(4, 5, mask_zero=True)(x)))
+    yield "masked-heads-two", lambda: functional(
+        [*ints, *ints], lambda x, y: L.MultiHeadAttention(2, 3)(L.Embedding(4, 5, mask_zero=True)(x), L.Embedding(4, 5, mask_zero=True)(y)))
+    yield "masked-heads-values", lambda: functional(
+        [*ints, *ints], lambda x, y: L.MultiHeadAttention(2, 3)(L.Embedding(4, 5)(x), L.Embedding(4, 5, mask_zero=True)(y)))
     yield "initial-state", lambda: functional([*seq, ((3,), f), ((3,), f)], lambda x, h, c: L.LSTM(3)(x, initial_state=[h, c]))
     yield (
         "encoder-decoder",
@@ -438,22 +444,33 @@ def composed(K, L):
         lambda: functional([((4, 6), f), ((5, 6), f), ((5, 7), f)], lambda q, v, k: L.MultiHeadAttention(2, 3, output_shape=5)(q, v, k)),
     )
     yield "MultiHeadAttention-mask", lambda: functional([((4, 6), f), ((4, 4), "bool")], lambda q, m: L.MultiHeadAttention(2, 3)(q, q, attention_mask=m))
+    yield "MultiHeadAttention-mask-causal", lambda: functional(
+        [((4, 6), f), ((4, 4), "bool")], lambda q, m: L.MultiHeadAttention(2, 3)(q, q, attention_mask=m, use_causal_mask=True))
+    yield "MultiHeadAttention-mask-heads", lambda: functional(
+        [((4, 6), f), ((1, 4, 4), "bool")], lambda q, m: L.MultiHeadAttention(2, 3)(q, q, attention_mask=m))
+    yield "MultiHeadAttention-causal-dynamic", lambda: functional([((None, 6), f)], lambda x: L.MultiHeadAttention(2, 3)(x, x, use_causal_mask=True))
+    yield "MultiHeadAttention-mask-known", lambda: functional([((4, 6), f)], lambda x: L.MultiHeadAttention(2, 3)(x, x, attention_mask=np.eye(4, dtype=bool)))
+    yield "MultiHeadAttention-one", lambda: functional([((4, 6), f), ((5, 6), f)], lambda q, v: L.MultiHeadAttention(1, 3)(q, v))
     yield "MultiHeadAttention-axes", lambda: functional([((3, 4, 6), f)], lambda x: L.MultiHeadAttention(2, 3, attention_axes=(2,))(x, x))
     yield "MultiHeadAttention-two-axes", lambda: functional([((3, 4, 6), f)], lambda x: L.MultiHeadAttention(2, 3, attention_axes=(1, 2))(x, x))
     yield "Attention-causal", lambda: functional(seq, lambda x: L.Attention()([x, x], use_causal_mask=True))
     yield "Attention-scores", lambda: functional(seq, lambda x: L.Attention()([x, x], return_attention_scores=True))
-    if hasattr(L, "GroupedQueryAttention"):
+    if hasattr(L, "GroupQueryAttention"):
         for bias in BOTH:
             yield (
                 f"GroupedQueryAttention-{bias}",
-                lambda bias=bias: functional([((4, 6), f), ((5, 6), f)], lambda q, v: L.GroupedQueryAttention(3, 4, 2, use_bias=bias)(q, v)),
+                lambda bias=bias: functional([((4, 6), f), ((5, 6), f)], lambda q, v: L.GroupQueryAttention(3, 4, 2, use_bias=bias)(q, v)),
             )
         yield (
             "GroupedQueryAttention-causal",
-            lambda: functional(seq, lambda x: L.GroupedQueryAttention(3, 4, 2)(x, x, use_causal_mask=True, return_attention_scores=True)),
+            lambda: functional(seq, lambda x: L.GroupQueryAttention(3, 4, 2)(x, x, use_causal_mask=True, return_attention_scores=True)),
         )
+        yield "GroupedQueryAttention-causal-alone", lambda: functional(seq, lambda x: L.GroupQueryAttention(3, 4, 2)(x, x, use_causal_mask=True))
+        yield "GroupedQueryAttention-mask", lambda: functional(
+            [((4, 6), f), ((4, 4), "bool")], lambda x, m: L.GroupQueryAttention(3, 4, 2)(x, x, attention_mask=m, use_causal_mask=True))
+        yield "GroupedQueryAttention-masked", lambda: functional(
+            ints, lambda x: (lambda e: L.GroupQueryAttention(3, 4, 1)(e, e))(L.Embedding(4, 5, mask_zero=True)(x)))
         yield "Pipeline", lambda: functional(img, lambda x: L.Pipeline([L.Rescaling(0.5), L.CenterCrop(5, 5)])(x))
-        yield "TernaryDense", lambda: functional([((5,), f)], lambda x: L.TernaryDense(3)(x))
     yield "shared", lambda: functional([((4,), f), ((4,), f)], lambda a, b: (lambda d: L.Concatenate()([d(a), d(b), d(d(a))]))(L.Dense(4)))
     yield "nested", lambda: functional([((4,), f)], lambda x: K.Sequential([L.Input((4,)), L.Dense(3), K.Sequential([L.Input((3,)), L.Dense(5, "relu")])])(x))
     yield (

@@ -22,7 +22,10 @@ LAYERS = {"sequential": {"Conv2D", "MaxPooling2D", "BatchNormalization", "Dense"
           "residual": {"Conv2D", "ReLU", "Add"}, "shared": {"Dense", "Concatenate"}, "two-outputs": {"Dense"}, "dynamic-size": {"Conv2D",
           "GlobalAveragePooling2D"},
           **{f"Bidirectional-{kind}-concat-{sequences}": {"Bidirectional"} for kind in ("LSTM", "GRU", "SimpleRNN") for sequences in (True, False)}}
-OPERATIONS = {**{f"MultiHeadAttention-{case}": {"MultiHeadAttention"} for case in ("False-True", "False-False", "key")},
+OPERATIONS = {**{f"MultiHeadAttention-{case}": {"MultiHeadAttention"}
+                 for case in ("False-True", "False-False", "key", "one", "causal", "mask", "mask-causal", "mask-heads", "mask-known", "causal-dynamic")},
+              **{f"masked-heads{case}": {"MultiHeadAttention", "Embedding"} for case in ("", "-causal", "-two", "-values")},
+              **{f"GroupedQueryAttention-{case}": {"GroupedQueryAttention"} for case in ("True", "False", "causal-alone", "mask", "masked")},
               "encoder-decoder": {"LSTM"},
               "ops-einsum": {"keras.ops::Einsum"}, "reduce-sum-1": {"keras.ops::Sum"}, "ops-slice": {"keras.ops::GetItem"}, "picture-transpose": set()}
 TRAINED = ("sequential", "residual")

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from isomorph.dialects.keras.config import Layer
     from isomorph.model import Model
 
+ATTENTION = ("MultiHeadAttention", "GroupedQueryAttention")
+EXPORTED = {"GroupedQueryAttention": "GroupQueryAttention"}        # classes that Keras exports by another name than their own
 WRITTEN_AS, LEGACY = "3.0.0", "2.15.0"
 LARGEST_CONSTANT = 1 << 16                     # elements of a constant that stands in the configuration
 MODULES = {
@@ -156,7 +158,7 @@ class Written:
     def modern_only(self) -> list[str]:
         """The classes that a file for Keras 2 and Keras 3 cannot hold: operations, layers called with constants, and attention, whose call with several named
         tensors Keras 3 does not read as Keras 2 writes it."""
-        return sorted({step.layer.class_name for step in self.steps.values() if step.layer.kind != "keras" or step.layer.class_name == "MultiHeadAttention"
+        return sorted({step.layer.class_name for step in self.steps.values() if step.layer.kind != "keras" or step.layer.class_name in ATTENTION
                        or any(value.const_value is not None for value in step.tensors)})
 
 
@@ -250,7 +252,8 @@ def _entry_3(written: Written, step: Step) -> dict[str, Any]:
                 "inbound_nodes": [arguments]}
     if isinstance(config.get("dtype"), str):
         config["dtype"] = {"module": "keras", "class_name": "DTypePolicy", "config": {"name": config["dtype"]}, "registered_name": None}
-    return {"module": "keras.layers", "class_name": kind, "config": config, "registered_name": None, "name": step.name, "inbound_nodes": [arguments]}
+    return {"module": "keras.layers", "class_name": EXPORTED.get(kind, kind), "config": config, "registered_name": None, "name": step.name,
+            "inbound_nodes": [arguments]}
 
 
 def _arguments_of_slices(value: Any) -> Any:

@@ -1,4 +1,5 @@
-"""Attention with several heads, put together again: projections, scores, what the heads gather and its projection become one MultiHeadAttention.
+"""Attention with several heads, put together again: projections, scores with their masks, what the heads gather and its projection become one layer,
+MultiHeadAttention or, where several heads of the query share one of the keys and values, GroupedQueryAttention.
 
 Only what nobody else looks at is taken: every value inside is read once. Factors of the scores go into the weights of the query.
 """
@@ -10,11 +11,14 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Mapping, constant
+from isomorph.dialects.keras.from_onnx.masks import joined, unmasked
 from isomorph.dialects.keras.from_onnx.writing import LayerBuilder as Op
 from isomorph.dialects.keras.from_onnx.writing import constant_place, from_onnx
+from isomorph.passes.fuse import made_by
 
 heads = Mapping()
 HEADS_FIRST, KEYS_TURNED, LAST_TURNED = (0, 2, 1, 3), (0, 2, 3, 1), (0, 1, 3, 2)
+INPUTS = 10                        # of a Heads without the last bias and without a mask
 
 
 class Projection(NamedTuple):
@@ -27,22 +31,14 @@ class Projection(NamedTuple):
     size: int
 
 
-def _made(value: ir.Value | None, *kinds: str) -> ir.Node | None:
-    """The node of one of these kinds that a value comes from, where only one other node reads it."""
-    node = value.producer() if value is not None else None
-    if node is None or node.domain != "" or node.op_type not in kinds or len(value.uses()) != 1 or value.is_graph_output():
-        return None
-    return node
-
-
 def _turned(value: ir.Value | None, perm: tuple[int, ...]) -> ir.Value | None:
-    node = _made(value, "Transpose")
+    node = made_by(value, "Transpose")
     return node.inputs[0] if node is not None and tuple(node.attributes["perm"].value) == perm else None
 
 
 def _scaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:
     """A value without the constants that it is multiplied or divided by, and the factor that they make."""
-    node = _made(value, "Mul", "Div")
+    node = made_by(value, "Mul", "Div")
     if node is None:
         return value, 1.0
     for place, other in ((0, 1), (1, 0)):
@@ -54,96 +50,139 @@ def _scaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:
 
 
 def _projection(value: ir.Value | None) -> Projection | None:
-    """What a split value [batch, places, heads, size] is a projection of."""
-    split = _made(value, "Reshape")
-    if split is None or value is None or value.shape is None or value.shape.rank() != 4:
+    """What a value [batch, heads, places, size] is a projection of: its heads moved in front, or the axis of a single one put in."""
+    wide = _turned(value, HEADS_FIRST)
+    if wide is not None:
+        return _product(wide, 2)
+    return _product(value, 1) if value is not None and value.shape is not None and value.shape.rank() == 4 and value.shape[1] == 1 else None
+
+
+def _product(value: ir.Value, axis: int) -> Projection | None:
+    """What a split value is a projection of; `axis` is that of its heads."""
+    split = made_by(value, "Reshape")
+    if split is None or value.shape is None or value.shape.rank() != 4:
         return None
-    count, size = list(value.shape)[2:]
+    count, size = value.shape[axis], value.shape[3]
     if not isinstance(count, int) or not isinstance(size, int):
         return None
     flat, bias = split.inputs[0], None
-    added = _made(flat, "Add")
+    added = made_by(flat, "Add")
     if added is not None:
         place = next((index for index in (0, 1) if constant_place(added.inputs[index])), None)
         if place is None or added.inputs[place].shape.rank() != 1:
             return None
         flat, bias = added.inputs[1 - place], added.inputs[place]
-    product = _made(flat, "MatMul")
+    product = made_by(flat, "MatMul")
     if product is None or not constant_place(product.inputs[1]) or product.inputs[0].shape is None or product.inputs[0].shape.rank() != 3:
         return None
     fits = list(product.inputs[1].shape)[1:] == [count * size] and product.inputs[0].dtype == ir.DataType.FLOAT
     return Projection(product.inputs[0], product.inputs[1], bias, count, size) if fits else None
 
 
-def _keys(value: ir.Value | None) -> tuple[Projection | None, float]:
-    """The keys behind [batch, heads, size, places]: turned at once or twice, scaled or not."""
+def _repeated(value: ir.Value | None) -> tuple[ir.Value | None, int]:
+    """A value [batch, heads, ...] in front of a repetition of each head, and how often: by places, or by a new axis that is widened and taken in again."""
+    node = made_by(value, "Gather", "Reshape")
+    if node is None or node.inputs[0].shape is None or not isinstance(node.inputs[0].shape[1], int):
+        return value, 1
+    if node.op_type == "Gather":
+        places, count = constant(node.inputs[1]), int(node.inputs[0].shape[1])
+        times = 0 if places is None or places.size % count else places.size // count
+        return (node.inputs[0], times) if times and node.attributes.get_int("axis", 0) == 1 and _each(places, times) else (value, 1)
+    wide = made_by(node.inputs[0], "Expand")
+    single = made_by(wide.inputs[0], "Unsqueeze") if wide is not None else None
+    axes = constant(single.inputs[1]) if single is not None else None
+    if axes is None or axes.tolist() != [2] or wide.outputs[0].shape.rank() != 5 or value.shape.rank() != 4:
+        return value, 1
+    before, after, result = (list(each.shape) for each in (single.inputs[0], wide.outputs[0], value))
+    times = after[2]
+    same = before[1] == after[1] and result[1] == before[1] * times and result[3] == before[3] if isinstance(times, int) else False
+    return (single.inputs[0], times) if isinstance(times, int) and same else (value, 1)
+
+
+def _each(places: np.ndarray, times: int) -> bool:
+    return places.ndim == 1 and places.tolist() == np.repeat(np.arange(places.size // times), times).tolist()
+
+
+def _values(value: ir.Value | None) -> tuple[Projection | None, int]:
+    """What is gathered, [batch, heads, places, size], and how many heads of the query look at each."""
+    inner, times = _repeated(value)
+    return _projection(inner), times
+
+
+def _keys(value: ir.Value | None) -> tuple[Projection | None, int, float]:
+    """The keys behind [batch, heads, size, places]: turned at once or twice, scaled or not, and how many heads of the query look at each."""
     value, factor = _scaled(value)
     wide = _turned(value, KEYS_TURNED)
-    if wide is None:
-        inner, more = _scaled(_turned(value, LAST_TURNED))
-        wide, factor = _turned(inner, HEADS_FIRST), factor * more
-    return _projection(wide), factor
-
-
-def _scores(value: ir.Value | None) -> tuple[Projection | None, Projection | None, float]:
-    """(query, key, factor) of the scores that a softmax takes."""
-    value, factor = _scaled(value)
-    product = _made(value, "MatMul")
-    if product is None:
-        return None, None, 1.0
-    query, more = _scaled(product.inputs[0])
-    key, most = _keys(product.inputs[1])
-    return _projection(_turned(query, HEADS_FIRST)), key, factor * more * most
+    if wide is not None:
+        return _product(wide, 2), 1, factor
+    inner, more = _scaled(_turned(value, LAST_TURNED))
+    inner, times = _repeated(inner)
+    return _projection(inner), times, factor * more
 
 
 @heads("MatMul")
 def attention(op, a, b):
     """The last projection, [batch, places, heads * size] times a stored matrix, and all that is in front of it."""
-    joined = _made(a, "Reshape") if constant_place(b) and b.shape.rank() == 2 and a.dtype == ir.DataType.FLOAT else None
-    gathered = _made(_turned(joined.inputs[0], HEADS_FIRST), "MatMul") if joined is not None else None
-    softmax = _made(gathered.inputs[0], "Softmax") if gathered is not None else None
+    flat = made_by(a, "Reshape") if constant_place(b) and b.shape.rank() == 2 and a.dtype == ir.DataType.FLOAT else None
+    gathered = made_by(_turned(flat.inputs[0], HEADS_FIRST) or flat.inputs[0], "MatMul") if flat is not None else None
+    softmax = made_by(gathered.inputs[0], "Softmax") if gathered is not None else None
     if softmax is None or gathered is None or softmax.attributes.get_int("axis", -1) not in (-1, 3):
         return NotImplemented
-    query, key, factor = _scores(softmax.inputs[0])
-    value = _projection(_turned(gathered.inputs[1], HEADS_FIRST))
-    if query is None or key is None or value is None or not (query.heads == key.heads == value.heads and query.size == key.size):
+    scores, masks = unmasked(op, softmax.inputs[0])
+    scores, factor = _scaled(scores)
+    product = made_by(scores, "MatMul")
+    if product is None:
         return NotImplemented
-    if op.of(a)[0] != 3 or op.of(a)[1][-1] != value.heads * value.size or list(key.x.shape)[:2] != list(value.x.shape)[:2]:
+    wide, more = _scaled(product.inputs[0])
+    query, (key, times, most), (value, again) = _projection(wide), _keys(product.inputs[1]), _values(gathered.inputs[1])
+    if query is None or key is None or value is None or times != again or not _fit(query, key, value, times, op.of(a)[1], op.static(b)[1]):
         return NotImplemented
-    inputs = [query.x, value.x, key.x, *(each for part in (query, key, value) for each in (part.kernel, part.bias)), b]
-    attributes = {"heads": query.heads, "size": query.size, "value_size": value.size, "factor": factor * query.size ** 0.5}
+    mask, causal = joined(op, masks, query.x, value.x)
+    weights = [each for part in (query, key, value) for each in (part.kernel, part.bias)]
+    inputs = [query.x, value.x, key.x, *weights, b, *([None, mask] if mask is not None else [])]
+    attributes = {"heads": query.heads, "key_heads": key.heads, "size": query.size, "value_size": value.size,
+                  "factor": factor * more * most * query.size ** 0.5, "causal": int(causal)}
     return op.make("Heads", inputs, attributes, dtype=a.dtype, shape=[*op.of(a)[1][:2], op.of(b)[1][1]])
+
+
+def _fit(query: Projection, key: Projection, value: Projection, times: int, flat: list, width: int) -> bool:
+    """Whether the parts belong together; where heads are shared, Keras has one size for all of them and the width of the query for the result."""
+    same = query.heads == key.heads * times and key.heads == value.heads and query.size == key.size
+    places = list(key.x.shape)[:2] == list(value.x.shape)[:2] and len(flat) == 3 and flat[-1] == query.heads * value.size
+    return same and places and (times == 1 or (value.size == key.size and width == list(query.x.shape)[-1]))
 
 
 @heads("Add")
 def with_bias(op, a, b):
     """The bias of the last projection."""
     for x, bias in ((a, b), (b, a)):
-        node = _made(x, "Heads")
-        if node is not None and len(node.inputs) == 10 and constant_place(bias) and op.of(bias)[1] == [op.of(x)[1][-1]]:
+        node = made_by(x, "Heads")
+        if node is not None and (len(node.inputs) == INPUTS or node.inputs[INPUTS] is None) and constant_place(bias) and op.of(bias)[1] == [op.of(x)[1][-1]]:
             attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-            return op.make("Heads", [*node.inputs, bias], attributes, dtype=x.dtype, shape=op.of(x)[1])
+            return op.make("Heads", [*node.inputs[:INPUTS], bias, *node.inputs[INPUTS + 1:]], attributes, dtype=x.dtype, shape=op.of(x)[1])
     return NotImplemented
 
 
 @from_onnx("Heads")
-def multi_head(op: Op, query, value, key, wq, bq=None, wk=None, bk=None, wv=None, bv=None, wo=None, bo=None, *, heads, size, value_size, factor):
+def layer_of_heads(op: Op, query, value, key, wq, bq=None, wk=None, bk=None, wv=None, bv=None, wo=None, bo=None, mask=None, *, heads, key_heads, size,
+                   value_size, factor, causal):
     """The query takes the factor that Keras does not apply by itself."""
-    width = op.of(query)[1][-1]
-    biased = any(each is not None for each in (bq, bk, bv, bo))
-    variables = {}
-    for name, kernel, bias, each, times in (("query", wq, bq, size, factor), ("key", wk, bk, size, 1.0), ("value", wv, bv, value_size, 1.0)):
-        variables[f"{name}/kernel"] = op.computed(_split(heads, each, times), kernel, (op.static(kernel)[0], heads, each))
+    biased, out = any(each is not None for each in (bq, bk, bv, bo)), op.static(wo)[1]
+    variables = {"attention_output/kernel": op.computed(lambda array: array.reshape(heads, value_size, out), wo, (heads, value_size, out))}
+    for name, kernel, bias, count, each, times in (("query", wq, bq, heads, size, factor), ("key", wk, bk, key_heads, size, 1.0),
+                                                   ("value", wv, bv, key_heads, value_size, 1.0)):
+        split = _split(count, each, times)
+        variables[f"{name}/kernel"] = op.computed(split, kernel, (op.static(kernel)[0], count, each))
         if biased:
-            variables[f"{name}/bias"] = op.const(np.zeros((heads, each), np.float32)) if bias is None else op.computed(_split(heads, each, times), bias,
-                                                                                                                      (heads, each))
-    out = op.static(wo)[1]
-    variables["attention_output/kernel"] = op.computed(lambda array: array.reshape(heads, value_size, out), wo, (heads, value_size, out))
+            variables[f"{name}/bias"] = op.const(np.zeros((count, each), np.float32)) if bias is None else op.computed(split, bias, (count, each))
     if biased:
         variables["attention_output/bias"] = op.const(np.zeros(out, np.float32)) if bo is None else bo
     given = [query, value] if key is value else [query, value, key]
-    return op.layer("MultiHeadAttention", *given, _variables=variables, num_heads=heads, key_dim=size, value_dim=value_size, use_bias=biased,
-                    output_shape=None if out == width else out)
+    call = ({"attention_mask": mask} if mask is not None else {}) | ({"use_causal_mask": True} if causal else {})
+    settings = {"num_query_heads": heads, "num_key_value_heads": key_heads, "head_dim": size} if key_heads != heads else {
+        "num_heads": heads, "key_dim": size, "value_dim": value_size, "output_shape": None if out == op.of(query)[1][-1] else out}
+    kind = "GroupedQueryAttention" if key_heads != heads else "MultiHeadAttention"
+    return op.layer(kind, *given, _variables=variables, _call=call, use_bias=biased, **settings)
 
 
 def _split(count: int, size: int, factor: float):

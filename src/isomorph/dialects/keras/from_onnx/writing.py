@@ -29,12 +29,12 @@ class LayerBuilder(Builder):
         return self.emit("keras.ops", kind, "ops", args, {}, settings, {}, _outputs, _dtype, _shape)
 
     def layer(self, kind: str, *args: Any, _variables: dict[str, Value] | None = None, _outputs: int = 1, _dtype: Any = None, _shape: Any = None,
-              **settings: Any) -> Any:
-        """A layer with its variables by name."""
+              _call: dict[str, Any] | None = None, **settings: Any) -> Any:
+        """A layer with its variables by name; `_call` has arguments of its call that go by name."""
         variables = {name: value for name, value in (_variables or {}).items() if value is not None}
         kinds = [value.dtype for value in variables.values()] or [value.dtype for value in flat(list(args)) if isinstance(value, Value)]
         policy = POLICIES.get(kinds[0].name if kinds else "FLOAT", "float32")
-        return self.emit("keras", kind, "keras", args, {}, {"dtype": policy, **settings}, variables, _outputs, _dtype, _shape)
+        return self.emit("keras", kind, "keras", args, _call or {}, {"dtype": policy, **settings}, variables, _outputs, _dtype, _shape)
 
     def emit(self, domain: str, kind: str, of: str, args: tuple, kwargs: dict[str, Any], settings: dict[str, Any], variables: dict[str, Value], outputs: int,
              dtype: Any, shape: Any) -> Any:

@@ -23,9 +23,10 @@ def causal(op: Op, queries: Value, keys: Value, axis: int = 1, key_axis: int = 1
     return op.Unsqueeze(op.GreaterOrEqual(op.Unsqueeze(rows, op.const([1])), op.Unsqueeze(columns, op.const([0]))), op.const([0]))
 
 
-def both(op: Op, masks: list[Value | None]) -> Value | None:
-    """True where all of those given are."""
-    found = [op.cast(mask, ir.DataType.BOOL) for mask in masks if isinstance(mask, Value)]
+def both(op: Op, masks: list[Any]) -> Value | None:
+    """True where all of those given are: values, or arrays that stand in the file."""
+    values = [mask if isinstance(mask, Value) else op.const(np.asarray(mask, bool)) for mask in masks if mask is not None]
+    found = [op.cast(mask, ir.DataType.BOOL) for mask in values]
     return reduce(lambda a, b: op.And(a, b), found) if found else None
 
 
