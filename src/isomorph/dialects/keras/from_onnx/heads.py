@@ -94,9 +94,10 @@ def _repeated(value: ir.Value | None) -> tuple[ir.Value | None, int]:
     if axes is None or axes.tolist() != [2] or wide.outputs[0].shape.rank() != 5 or value.shape.rank() != 4:
         return value, 1
     before, after, result = (list(each.shape) for each in (single.inputs[0], wide.outputs[0], value))
-    times = after[2]
-    same = before[1] == after[1] and result[1] == before[1] * times and result[3] == before[3] if isinstance(times, int) else False
-    return (single.inputs[0], times) if isinstance(times, int) and same else (value, 1)
+    widened = after[2]
+    if not isinstance(widened, int) or before[1] != after[1] or result[1] != before[1] * widened or result[3] != before[3]:
+        return value, 1
+    return single.inputs[0], widened
 
 
 def _each(places: np.ndarray, times: int) -> bool:
