@@ -7,7 +7,7 @@ from isomorph.errors import Damaged, IsomorphError, Missing, Unsupported, Usage
 from isomorph.formats import _tf_effects
 from isomorph.formats._graphdef import Content, Decoder, split_reference
 from isomorph.formats._tf_tensors import schema
-from isomorph.formats._tf_variables import HANDLES, keys_of_variables, stored_tensor
+from isomorph.formats._tf_variables import HANDLES, Place, keys_of_variables, stored_part, stored_tensor
 from isomorph.report import Finding, Severity
 from isomorph.wire import protobuf
 from isomorph.wire.protobuf import Record
@@ -161,13 +161,13 @@ class _Reader:
         """The tensor of a variable, with its key."""
         if node.op not in HANDLES or self.bundle is None:
             return None
-        key = self.keys.get(node.name)
-        if key is None and self.meta.saver_def is None:
+        place = self.keys.get(node.name)
+        if place is None and self.meta.saver_def is None:
             shared = bytes(node.attr["shared_name"].s).decode("utf-8", "replace") if "shared_name" in node.attr else ""
-            key = next((name for name in (shared, node.name) if name and name in self.bundle), None)
-        if key is None or key not in self.bundle:
+            place = next((Place(name) for name in (shared, node.name) if name and name in self.bundle), None)
+        if place is None or place.key not in self.bundle:
             return None
-        return stored_tensor(self.bundle, self.bundle[key], node.name), {"key": key}
+        return stored_part(self.bundle, place, node.name), {"key": place.key}
 
     def model(self, signature: str | None) -> Model:
         from isomorph.model import Model, Signature

@@ -5,8 +5,8 @@ result goes through Identity into an assignment, directly or as an argument of t
 """
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from isomorph.errors import Damaged
 from isomorph.formats._graphdef import split_reference
@@ -22,17 +22,24 @@ HANDLES = ("VarHandleOp", "VariableV2", "Variable")
 MOST_STEPS = 64
 
 
-def keys_of_variables(graph_def: Record, restore_op: str) -> dict[str, str]:
-    """Node of a variable -> the key of its tensor."""
+class Place(NamedTuple):
+    """Where a checkpoint holds what a variable is restored from: a tensor, or the part of it that `piece` names ("20 10 0,5:-", see `slices_of`)."""
+
+    key: str
+    piece: str = ""
+
+
+def keys_of_variables(graph_def: Record, restore_op: str) -> dict[str, Place]:
+    """Node of a variable -> the place of its tensor."""
     nodes = {node.name: node for node in graph_def.node}
     functions = {function.signature.name: function for function in (graph_def.library.function if graph_def.library is not None else ())
                  if function.signature is not None}
-    found: dict[str, str] = {}
+    found: dict[str, Place] = {}
     _follow(restore_op, nodes, functions, found, set())
     return found
 
 
-def _follow(name: str, nodes: Mapping[str, Record], functions: Mapping[str, Record], found: dict[str, str], seen: set[str]) -> None:
+def _follow(name: str, nodes: Mapping[str, Record], functions: Mapping[str, Record], found: dict[str, Place], seen: set[str]) -> None:
     """Collects the assignments that a node causes, through its control inputs and the functions that it calls."""
     waiting = [split_reference(name)[0]]
     while waiting:
@@ -50,7 +57,7 @@ def _follow(name: str, nodes: Mapping[str, Record], functions: Mapping[str, Reco
         waiting += [split_reference(reference.removeprefix("^"))[0] for reference in node.input if reference.startswith("^") or node.op in THROUGH]
 
 
-def _called(node: Record, nodes: Mapping[str, Record], function: Record | None, found: dict[str, str]) -> None:
+def _called(node: Record, nodes: Mapping[str, Record], function: Record | None, found: dict[str, Place]) -> None:
     if function is None:
         return
     inner = {item.name: item for item in function.node_def}
@@ -83,23 +90,64 @@ def _handle(reference: str, nodes: Mapping[str, Record]) -> str | None:
     return name if name in nodes and nodes[name].op in HANDLES else None
 
 
-def _restored(reference: str, nodes: Mapping[str, Record]) -> str | None:
-    """The key of the tensor that a value comes from."""
+def _restored(reference: str, nodes: Mapping[str, Record]) -> Place | None:
+    """The stored tensor that a value comes from."""
     name, place = split_reference(reference)
     for _ in range(MOST_STEPS):
         node = nodes.get(name)
         if node is None:
             return None
         if node.op == "RestoreV2" and len(node.input) > 1:
-            names = nodes.get(_start(node.input[1], nodes))
-            tensor = names.attr["value"].tensor if names is not None and names.op == "Const" and "value" in names.attr else None
-            texts = tensor.string_val if tensor is not None else ()
             index = int(place.rpartition(":")[2] or 0) if place.rpartition(":")[2].isdigit() or not place else 0
-            return bytes(texts[index]).decode("utf-8", "surrogateescape") if index < len(texts) else None
+            key, piece = (_element(part, index, nodes) for part in (*node.input, "")[1:3])
+            return Place(key, piece or "") if key is not None else None
         if node.op not in THROUGH or not node.input:
             return None
         name, place = split_reference(node.input[0])
     return None
+
+
+def _element(reference: str, index: int, nodes: Mapping[str, Record]) -> str | None:
+    """One of the texts of a constant."""
+    node = nodes.get(_start(reference, nodes))
+    tensor = node.attr["value"].tensor if node is not None and node.op == "Const" and "value" in node.attr else None
+    texts = tensor.string_val if tensor is not None else ()
+    return bytes(texts[min(index, len(texts) - 1)]).decode("utf-8", "surrogateescape") if texts else None          # the last one stands for all that follow
+
+
+def slices_of(piece: str, dims: Sequence[int], where: str) -> tuple[slice, ...]:
+    """`20 10 0,5:-` -> the first five rows of a tensor of [20, 10]. The whole tensor's sizes, then for each axis start and length or `-` for all of it.
+
+    Raises `Damaged` where it names no part of a tensor of these sizes.
+    """
+    *sizes, extents = piece.split(" ")
+    found = []
+    try:
+        if tuple(map(int, sizes)) != tuple(dims):
+            raise Damaged(f"a variable is a part of a tensor of [{', '.join(sizes)}], and {list(dims)} is stored", where=where)
+        for extent, size in zip(extents.split(":"), dims, strict=True):
+            start, length = (0, size) if extent == "-" else map(int, extent.split(","))
+            if not 0 <= start <= start + length <= size:
+                raise ValueError
+            found.append(slice(start, start + length))
+    except ValueError:
+        raise Damaged(f"{piece!r} names no part of a tensor of {list(dims)}", where=where) from None
+    return tuple(found)
+
+
+def stored_part(bundle: Bundle, place: Place, name: str) -> Any:
+    """What a variable is restored from: a tensor of the bundle, or a part of one."""
+    entry = bundle[place.key]
+    where = f"{bundle.where}, {name}"
+    part = slices_of(place.piece, entry.dims, where) if place.piece else None
+    if part is None:
+        return stored_tensor(bundle, entry, name)
+    if entry.slices:
+        for stored, piece in bundle.pieces(entry):
+            if stored == part:
+                return stored_tensor(bundle, piece, name)
+    whole = stored_tensor(bundle, entry, name)
+    return ComputedTensor(name, int(whole.dtype), [axis.stop - axis.start for axis in part], lambda: whole.numpy()[part], ())
 
 
 def stored_tensor(bundle: Bundle, entry: Entry, name: str) -> Any:

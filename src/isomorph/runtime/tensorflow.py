@@ -30,15 +30,19 @@ def version() -> str:
     return tensorflow.__version__
 
 
-def load(path: str, *, threads: int, signature: str = "") -> Loaded:
-    """A SavedModel folder (or the saved_model.pb in it), of which the signature named, `serving_default` or the first is run; or a file with a GraphDef."""
+def load(path: str, *, threads: int, signature: str = "", examples: dict[str, list[list[Any]]] | None = None) -> Loaded:
+    """A SavedModel folder (or the saved_model.pb in it), of which the signature named, `serving_default` or the first is run; or a file with a GraphDef.
+
+    `examples` says which inputs take tf.Example messages, and the features that these are made of: (feature, input, input of its count or "", type, sizes).
+    """
     import tensorflow
     with contextlib.suppress(RuntimeError):         # a process may say this once, before it computes anything
         tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
         tensorflow.config.threading.set_inter_op_parallelism_threads(1)
     if os.path.basename(path) in ("saved_model.pb", "saved_model.pbtxt"):
         path = os.path.dirname(path)
-    return SavedModel(path, signature) if os.path.isdir(path) else FrozenGraph(path)
+    loaded = SavedModel(path, signature) if os.path.isdir(path) else FrozenGraph(path)
+    return OfFeatures(loaded, examples) if examples else loaded
 
 
 class Loaded:
@@ -101,6 +105,48 @@ class FrozenGraph(Loaded):
         pruned = wrapped.prune([tensors[name] for name in inputs], [tensors[name] for name in outputs])
         super().__init__(lambda feeds: dict(zip(outputs, pruned(*(feeds[name] for name in inputs)), strict=True)),
                          {name: tensors[name] for name in inputs}, {name: tensors[name] for name in outputs})
+
+
+class OfFeatures(Loaded):
+    """A function that parses tf.Example messages, taking their features instead; messages are made of them here. Features of any length are rows that are
+    filled up, and how many of a row are there."""
+
+    def __init__(self, loaded: Loaded, examples: dict[str, list[list[Any]]]):
+        self.loaded, self.examples = loaded, examples
+        self.single = {port["name"] for port in loaded.inputs if port["shape"] == []}
+        self.inputs = [port for port in loaded.inputs if port["name"] not in examples]
+        for _, name, count, dtype, shape in (feature for listed in examples.values() for feature in listed):
+            self.inputs.append({"name": name, "dtype": dtype, "shape": shape, "scale": None})
+            self.inputs += [{"name": count, "dtype": "int64", "shape": shape[:-1], "scale": None}] if count else []
+        self.outputs = loaded.outputs
+
+    def prepared(self, feeds: dict[str, Any]) -> Callable[[], dict[str, Any]]:
+        """A function that runs once on messages with these features."""
+        plain = {port["name"] for port in self.loaded.inputs}
+        made = {name: self._messages(listed, feeds, name in self.single) for name, listed in self.examples.items()}
+        return self.loaded.prepared({name: array for name, array in feeds.items() if name in plain} | made)
+
+    @staticmethod
+    def _messages(listed: list[list[Any]], feeds: dict[str, Any], single: bool) -> np.ndarray:
+        """One message a row; what is not fed, because nothing depends on it, is nothing."""
+        import tensorflow
+        rows = 1 if single else next((len(feeds[name]) for _, name, *_ in listed if name in feeds), 1)
+        made = [tensorflow.train.Example() for _ in range(rows)]
+        for key, name, count, dtype, shape in listed:
+            array = feeds.get(name, np.zeros([size or 0 for size in shape] if single else [rows, *(size or 0 for size in shape[1:])], dtype))
+            lengths = np.reshape(feeds[count], -1) if count in feeds else [None] * rows
+            for message, items, length in zip(made, array[None] if single else array, lengths, strict=True):
+                flat = items[:None if length is None else max(0, int(length))].reshape(-1) if np.ndim(items) else np.reshape(items, -1)
+                _fill(message.features.feature[key], flat)
+        texts = np.array([message.SerializeToString() for message in made], object)
+        return texts.reshape(()) if single else texts
+
+
+def _fill(feature: Any, items: np.ndarray) -> None:
+    if items.dtype.kind in "OSU":
+        feature.bytes_list.value.extend(item if isinstance(item, bytes) else str(item).encode("utf-8", "surrogateescape") for item in items)
+    else:
+        (feature.float_list if items.dtype.kind == "f" else feature.int64_list).value.extend(items.tolist())
 
 
 def _port(name: str, tensor: Any) -> dict[str, Any]:

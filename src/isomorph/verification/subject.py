@@ -41,6 +41,7 @@ class Traits:
     quantised_weights: bool
 
 
+PARSES = re.compile(r"Parse(Single)?Example")
 FOREIGN = re.compile(r'"module": "(?!keras\b|builtins")|"foreign"')      # in the configuration of a layer: what Keras would import or unmarshal
 
 class Subject:
@@ -131,6 +132,13 @@ class Subject:
         return {"inputs": [port(value) for value in graph.inputs], "outputs": [port(value) for value in graph.outputs]}
 
     @property
+    def examples(self) -> dict[str, Any]:
+        """Which inputs of a TensorFlow graph take tf.Example messages, and the features that our graph takes instead."""
+        if self.format.dialect != "tf" or not isinstance(self.content, Model) or not any(PARSES.match(kind) for kind in self.traits.operators):
+            return {}
+        return dict(self.hub.metadata.get("tf.examples", {}))
+
+    @property
     def keeps_to_itself(self) -> bool:
         """Whether its own runtime keeps tensors between calls that our graph takes and gives, so that both do not take the same inputs."""
         told = self.format.name in runtime.native(self.format.name).told
@@ -146,6 +154,8 @@ class Subject:
             options = options | {"expose": True} if expose else options
             if self.signature and runtime.native(self.format.name).name == "tensorflow":
                 options = options | {"signature": self.signature}
+            if examples := self.examples:
+                options = options | {"examples": examples}
             if self.format.name in runtime.native(self.format.name).told:
                 options = options | {"ports": self.ports()}
             native = Session(self.artifact.path, self.format.name, timeout=timeout, threads=threads, options=options)

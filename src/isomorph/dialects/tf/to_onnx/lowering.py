@@ -25,6 +25,10 @@ from isomorph.wire.tf_operators import operator
 EXPANSION = 50                      # nodes walked for each node of the file, before functions that call each other are refused
 MOST_ELEMENTS = 1 << 13             # of a constant computed on the way; larger ones are left to the pass that computes them when they are written
 KEPT = fold.NOT_CONSTANT | {"Identity", "Constant"}
+# What is known of the shapes of operators that stay custom ones: that of the first input, or those of each output.
+LIKE_THE_INPUT = {"StringToHashBucketFast", "StringToHashBucket", "StringToHashBucketStrong", "StaticRegexReplace", "RegexReplace", "StringStrip",
+                  "StringLength", "DecodeBase64", "EncodeBase64", "AsString", "Substr", "UnicodeTranscode"}
+CUSTOM_SHAPES = dict.fromkeys(("SparseCross", "SparseCrossV2", "SparseCrossHashed"), ([None, 2], [None], [2]))
 UNSIZED = {"Expand", "Tile", "ConstantOfShape", "Range", "Resize", "Pad", "OneHot", "EyeLike"}
 
 
@@ -58,6 +62,20 @@ class Lookup:
     name: str
     keys: Any = None
     values: Any = None
+
+
+@dataclass
+class Feature:
+    """The input that a feature of tf.Example messages became and, where it has any length, the input that says how many of a row are there."""
+
+    value: ir.Value
+    count: ir.Value | None = None
+
+    def described(self, key: str) -> list[Any]:
+        """The feature, its input, that of its count or "", its type as NumPy calls it, its sizes: for a runtime that has to make messages."""
+        kind = "object" if self.value.dtype == ir.DataType.STRING else self.value.dtype.numpy().name           # type: ignore[union-attr]
+        sizes = [dim if isinstance(dim, int) else None for dim in self.value.shape or ()]
+        return [key, str(self.value.name), str(self.count.name) if self.count is not None else "", kind, sizes]
 
 
 class TfBuilder(Builder):
@@ -123,6 +141,7 @@ class Lowering(Rewrite):
         self.depth = 0                                      # of bodies around the walk
         self.assets: Mapping[str, Any] = {}                 # lines of the files of the model, by name
         self.pivots: dict[str, tuple] = {}                  # nodes that are only carried out in some branch of TensorFlow 1 -> which
+        self.features: dict[str, dict[str, Feature]] = {}   # input of messages -> the inputs that its features became, by their keys
         self.kept: dict[str, str] = {}                      # nodes that stay custom operators -> why
 
     # ---- values
@@ -316,7 +335,10 @@ class Lowering(Rewrite):
             return [self.unknown(value) for value in node.outputs]
         if node.outputs and all(value.dtype is not None for value in node.outputs) and all(value is None or value.dtype is not None for value in inputs):
             plain = [attribute for attribute in node.attributes.values() if attribute.value is not None and attribute.type != ir.AttributeType.TYPE_PROTOS]
-            outputs = [ir.Value(name=self.unique(f"{node.name}:{place}"), type=value.type) for place, value in enumerate(node.outputs)]
+            shape = inputs[0].shape if node.op_type in LIKE_THE_INPUT and inputs and inputs[0] is not None else None
+            stated = [ir.Shape(sizes) for sizes in CUSTOM_SHAPES.get(node.op_type, ())] or [shape] * len(node.outputs)
+            outputs = [ir.Value(name=self.unique(f"{node.name}:{place}"), type=value.type, shape=known)
+                       for place, (value, known) in enumerate(zip(node.outputs, stated, strict=False))]
             kept = ir.Node("tf", node.op_type, inputs, plain, outputs=outputs, name=self.unique(node.name or node.op_type))
             self.kept[kept.name or ""] = reason
             self.current.append(kept)

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import rewrite
-from isomorph.dialects.tf.to_onnx import cells, control, detection, lists, places, resources, spectra, windows  # noqa: F401    their rules stand in the same table
+from isomorph.dialects.tf.to_onnx import cells, control, detection, examples, lists, places, resources, spectra, windows  # noqa: F401    rules of the same table
 from isomorph.dialects.tf.to_onnx.lowering import Lowering
 from isomorph.dialects.tf.to_onnx.operators import to_onnx
 from isomorph.dialects.tf.to_onnx.raising import raise_control_flow
@@ -19,6 +19,8 @@ from isomorph.passes.dropping import dropping
 from isomorph.passes.fold import fold
 from isomorph.passes.tidy import sweep, tidy
 from isomorph.report import Finding, Severity
+
+EXAMPLES = "tf.examples"            # metadata: input of messages -> what `Feature.described` says of each feature
 
 
 def to_hub(model: Model) -> Model:
@@ -47,12 +49,16 @@ def to_hub(model: Model) -> Model:
     layout.clean(graph, layout.to_first)
     tidy(graph)
     sweep(graph)
+    parsed = _without_messages(graph, names, lowering)
     domains = {node.domain for each in (graph, *graph.subgraphs()) for node in each}
     graph.opset_imports.clear()
     graph.opset_imports.update({"": HUB_OPSET} | {domain: HUB_ML_OPSET if domain == "ai.onnx.ml" else 1 for domain in sorted(domains) if domain})
-    findings = [*model.findings, *dict.fromkeys(lowering.findings), *dropped.findings, *_kept(graph, lowering.kept)]
+    findings = [*model.findings, *dict.fromkeys(lowering.findings), *dropped.findings, *parsed, *_kept(graph, lowering.kept)]
     made = ir.Model(graph, ir_version=HUB_IR_VERSION)
-    return Model(made, "onnx", names, {key: value for key, value in model.metadata.items() if key not in ("nodes", "init", "assets")}, findings)
+    metadata = {key: value for key, value in model.metadata.items() if key not in ("nodes", "init", "assets")}
+    if lowering.features:
+        metadata[EXAMPLES] = {message: [feature.described(key) for key, feature in features.items()] for message, features in lowering.features.items()}
+    return Model(made, "onnx", names, metadata, findings)
 
 
 def _lowered(model: Model, lowering: Lowering) -> tuple[ir.Graph, list[Signature]]:
@@ -82,6 +88,25 @@ def _lowered(model: Model, lowering: Lowering) -> tuple[ir.Graph, list[Signature
     graph = lowering.finish([*outputs, *states])
     given = {name: str(value.name) for (name, _), value in zip(outputs, graph.outputs, strict=False)}
     return graph, [Signature(signature.name, inputs, given)] if signature.name else []
+
+
+def _without_messages(graph: ir.Graph, names: list[Signature], lowering: Lowering) -> list[Finding]:
+    """Takes out the inputs of which only features were read, and says what became of them."""
+    found = []
+    for name, features in lowering.features.items():
+        made = [value for feature in features.values() for value in (feature.value, feature.count) if value is not None]
+        message = next(value for value in graph.inputs if value.name == name)
+        for value in [message, *made]:
+            if not value.uses() and not value.is_graph_output():
+                graph.inputs.remove(value)
+        left = {value.name for value in graph.inputs}
+        own = {str(value.name): str(value.name) for value in made}
+        names[:] = [Signature(item.name, {key: inner for key, inner in {**item.inputs, **own}.items() if inner in left}, item.outputs) for item in names]
+        sentence = f"the tf.Example messages of the input {name!r} are not parsed: their features became the inputs {', '.join(map(repr, features))}"
+        counted = any(feature.count is not None for feature in features.values())
+        hint = "fill features of any length up to rows of one length, and say in NAME/count how many of a row are there" if counted else "feed the features"
+        found.append(Finding("tf.example", Severity.MEDIUM, name, sentence, hint))
+    return found
 
 
 def _symbols(value: ir.Value, name: str) -> ir.Shape | None:
