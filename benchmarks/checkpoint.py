@@ -4,7 +4,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -16,31 +15,29 @@ from benchmarks.environments import Environment
 from benchmarks.processes import run
 
 ROWS, COLUMNS = 4096, 4096                          # of a matrix of float32: 64 MiB
-ROUNDS = 5
+ROUNDS = 9
 
 
 def measure(ours: Environment, gigabytes: float = 1.0, rounds: int = ROUNDS) -> dict[str, Any]:
-    """Medians of wall seconds, CPU seconds and the greatest resident memory of each command. `cp and fsync` is a copy that is on the disk when it ends, as
-    ours are."""
+    """Medians of wall seconds, CPU seconds and the greatest resident memory of each command."""
     with tempfile.TemporaryDirectory(dir=ROOT / "benchmarks", prefix=".checkpoint-") as scratch:
         folder = Path(scratch)
         generate(folder / "big.pt", gigabytes)
         isomorph = [str(ours.python), "-m", "isomorph"]
         convert = [*isomorph, "convert", "big.pt", "out", "--to", "safetensors", "--quiet"]
-        flushed = [sys.executable, "-S", "-c", "import os, sys; os.fsync(os.open(sys.argv[1], os.O_RDONLY))", "out"]
-        commands = {"cp": [[str(shutil.which("cp")), "big.pt", "out"]], "cp and fsync": [[str(shutil.which("cp")), "big.pt", "out"], flushed],
-                    "convert --no-verify": [[*convert, "--no-verify"]], "convert": [convert], "inspect": [[*isomorph, "inspect", "big.pt", "--quiet"]]}
+        commands = {"cp": [str(shutil.which("cp")), "big.pt", "out"], "convert --no-verify": [*convert, "--no-verify"], "convert": convert,
+                    "inspect": [*isomorph, "inspect", "big.pt", "--quiet"]}
         seconds: dict[str, list[float]] = {name: [] for name in commands}
         rss, cpu = dict.fromkeys(commands, 0), dict.fromkeys(commands, 0.0)
         for _ in range(rounds):
-            for name, parts in commands.items():
+            for name, command in commands.items():
                 (folder / "out").unlink(missing_ok=True)
                 os.sync()                           # nobody waits for what others have left to write
-                seconds[name].append(sum(_wall(part, folder, ours.variables) for part in parts))
-        for name, parts in commands.items():
+                seconds[name].append(_wall(command, folder, ours.variables))
+        for name, command in commands.items():
             (folder / "out").unlink(missing_ok=True)
-            costs = [run(part, folder, ours.variables) for part in parts]
-            rss[name], cpu[name] = max(cost.rss for cost in costs), sum(cost.cpu for cost in costs)
+            cost = run(command, folder, ours.variables)
+            rss[name], cpu[name] = cost.rss, cost.cpu
         return {"bytes": (folder / "big.pt").stat().st_size, "rounds": rounds,
                 "rows": {name: {"seconds": median(taken), "least": min(taken), "cpu": cpu[name], "rss": rss[name]} for name, taken in seconds.items()}}
 

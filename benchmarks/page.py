@@ -197,8 +197,8 @@ def _checkpoint(checkpoint: dict[str, Any]) -> Iterator[str]:
     if not checkpoint:
         return
     what = f"Weights of {checkpoint['bytes'] / 1e9:.2f} GB as `torch.save` writes them, to safetensors, beside `cp`; {checkpoint['rounds']} rounds in turns."
-    yield from ("## A large checkpoint", "", what, "What isomorph writes is on the disk before it appears under its name, so the copy that compares "
-                "is the one that is flushed as well.", "", "| command | median s | least s | CPU s | memory MB |", "|---|---|---|---|---|")
+    yield from ("## A large checkpoint", "", what, "No command waits for the disk, and the proof that `convert` ends with unless told not to reads both files "
+                "again.", "", "| command | median s | least s | CPU s | memory MB |", "|---|---|---|---|---|")
     for name, row in checkpoint["rows"].items():
         yield f"| {name} | {row['seconds']:.2f} | {row['least']:.2f} | {row['cpu']:.2f} | {row['rss'] / 1e6:.0f} |"
     yield ""

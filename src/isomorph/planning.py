@@ -1,7 +1,6 @@
 """Plans: what a conversion does, computed by doing all of it but the writing, and run afterwards without doing it again."""
 from __future__ import annotations
 
-import hashlib
 import inspect
 import json
 import time
@@ -365,6 +364,7 @@ def sha256(path: Path | None) -> str:
     """Of a file, in hexadecimal; of nothing for what is no single file."""
     if path is None or not path.is_file():
         return ""
+    import hashlib
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(HASH_CHUNK):

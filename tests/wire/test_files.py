@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -222,3 +223,52 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, code):
     with pytest.raises(IsomorphError, match=r"disk|quota|larger"):
         write_all([tmp_path / "x"], OSError(code, "full"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("before", [0, 1, 808, files.BUFFERED - 1, files.BUFFERED])
+def test_slices_of_a_mapping_are_written_whole(tmp_path, before):
+    """At any place of the source and of the output, behind what is still in the buffer of the output."""
+    data = os.urandom(3 * files.BUFFERED + 77)
+    (tmp_path / "source").write_bytes(data)
+    with open(tmp_path / "source", "rb") as source:
+        view = files.mapped(source)
+    with files.replacing(tmp_path / "out") as output:
+        output.write(b"x" * before)
+        files.put(output, view[5:])
+        output.write(b"end")
+        files.put(output, view[:files.LEAST_COPIED])
+    assert (tmp_path / "out").read_bytes() == b"x" * before + data[5:] + b"end" + data[:files.LEAST_COPIED]
+    memory = io.BytesIO(b"")
+    files.put(memory, view)
+    assert memory.getvalue() == data
+
+
+def test_room_is_reserved_and_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    asked = []
+
+    def full(descriptor: int, offset: int, count: int) -> None:
+        asked.append((offset, count))
+        raise OSError(errno.ENOSPC, "full")
+    monkeypatch.setattr(os, "posix_fallocate", full)
+
+    def write() -> None:
+        with files.replacing(tmp_path / "out") as output:
+            output.write(b"head")
+            files.put(output, bytes(files.BUFFERED))
+    with pytest.raises(IsomorphError, match="disk is full"):
+        write()
+    assert asked == [(4, files.BUFFERED)]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_what_is_replaced_is_given_up_once_the_new_file_is_on_the_disk(tmp_path, monkeypatch, force):
+    """A power failure loses no file that was there before; for one that replaces nothing nobody waits."""
+    path, seen = tmp_path / "out", []
+    if force:
+        path.write_text("old")
+    monkeypatch.setattr(os, "fsync", lambda descriptor: seen.append(path.read_text()))
+    with files.replacing(path, force=force) as output:
+        output.write(b"new")
+    assert path.read_text() == "new"
+    assert seen == (["old", "new"] if force else [])          # the file, then the folder with its name

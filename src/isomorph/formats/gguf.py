@@ -373,7 +373,7 @@ def _write_file(keys: Keys, rows: list[Row], alignment: int, output: Any, progre
     for tensor, _, size in rows:
         written = 0
         for piece in tensor.pieces():
-            output.write(piece)
+            files.put(output, piece)
             written += memoryview(piece).nbytes
             progress.advance(memoryview(piece).nbytes)
         if written != size:

@@ -17,6 +17,7 @@ from importlib import resources
 from typing import Any, BinaryIO
 
 from isomorph.errors import Damaged, Unsafe
+from isomorph.wire import files
 from isomorph.wire.limits import DEFAULT, Limits
 
 FORMAT = {"bool": "?", "byte": "b", "ubyte": "B", "short": "h", "ushort": "H", "int": "i", "uint": "I", "long": "q", "ulong": "Q", "float": "f", "double": "d"}
@@ -288,7 +289,7 @@ def write(record: Record, schema: Schema, file: BinaryIO) -> int:
     """
     layout = _Layout(record, schema)
     for chunk in layout.chunks():
-        file.write(chunk)
+        files.put(file, chunk)
     return layout.size
 
 

@@ -13,6 +13,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, NamedTuple
 
 from isomorph.errors import Damaged, Unsafe
+from isomorph.wire import files
 from isomorph.wire.limits import DEFAULT, Limits
 
 VARINT, FIXED64, BYTES, GROUP, END_GROUP, FIXED32 = range(6)
@@ -427,11 +428,11 @@ def dumps(record: Record) -> bytes:
 def write_payload(payload: Any, file: BinaryIO) -> None:
     """Writes bytes, or an object with `nbytes` and `chunks()`. Raises `Damaged` where it gives another number of bytes than it announced."""
     if isinstance(payload, memoryview):
-        file.write(payload)
+        files.put(file, payload)
         return
     written = 0
     for chunk in payload.chunks():
-        file.write(chunk)
+        files.put(file, chunk)
         written += memoryview(chunk).nbytes
     if written != payload.nbytes:
         raise Damaged(f"a tensor gave {written} bytes where {payload.nbytes} were announced", where=str(getattr(payload, "name", "")))
