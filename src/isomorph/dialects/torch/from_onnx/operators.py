@@ -391,6 +391,14 @@ def non_zero(op, x):
     return op.permute(found, [1, 0])
 
 
+@from_onnx("SortedDistinct")
+def sorted_distinct(op, x, *, axis):
+    """A name of `selection`."""
+    if op.of(x)[0] == 1:
+        return op._unique2(x, True, True, True, _outputs=3)
+    return op.unique_dim(x, axis, True, True, True, _outputs=3)
+
+
 @from_onnx("Einsum")
 def einsum(op, *xs, equation):
     return op.einsum(equation, list(xs))

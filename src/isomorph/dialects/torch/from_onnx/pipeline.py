@@ -11,6 +11,7 @@ from isomorph.dialects.torch.from_onnx import layers
 from isomorph.dialects.torch.from_onnx.forms import bare_layers, biased_layers, forms
 from isomorph.dialects.torch.from_onnx.kernels import kernel_types
 from isomorph.dialects.torch.from_onnx.operators import from_onnx
+from isomorph.dialects.torch.from_onnx.selection import selection
 from isomorph.dialects.torch.from_onnx.windows import windows
 from isomorph.errors import Unsupported
 from isomorph.model import Model
@@ -26,7 +27,7 @@ CONTROL = ("If", "Loop")
 simplify = Mapping().update(decompose).update(resample).update(recurrent)
 for _key in from_onnx.rules:
     simplify.rules.pop(_key, None)
-simplify.update(forms).update(windows)
+simplify.update(forms).update(windows).update(selection)
 
 
 def from_hub(model: Model) -> Model:
