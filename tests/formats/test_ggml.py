@@ -172,12 +172,24 @@ def rwkv_logits(checkpoint: isomorph.Checkpoint, tokens: bytes) -> np.ndarray:
     return w["head.weight"] @ norm(x, "ln_out")
 
 
-@pytest.mark.parametrize(("name", "greatest"), [("FP32", 1e-5), ("Q5_0", 0.2)])
-def test_a_real_network_becomes_a_graph_with_the_published_logits(name, greatest, tmp_path):
-    """In ONNX Runtime, in one piece and in three whose states are carried on."""
+# What rwkv.cpp's own tests let the sum of all differences be, 5 % more than it was (tests/test_tiny_rwkv.c, tests/test_quantization_format_compatibility.c and
+# tests/logit_difference_validator.inc at d622368).
+PUBLISHED = {"FP32": 0.001, "FP16": 0.013652, "Q5_0": 0.170404, "Q5_1": 0.278034}
+GREATEST = {"FP32": 1e-5, "FP16": 2e-3, "Q5_0": 0.13, "Q5_1": 0.1}          # of one logit
+
+
+def assert_published(logits: np.ndarray, name: str) -> None:
+    wanted = np.frombuffer((RWKV / "expected-logits-4v0-660K.bin").read_bytes(), np.float32)
+    difference = logits - wanted
+    assert abs(difference.sum()) <= 1.05 * PUBLISHED[name]
+    assert np.abs(difference).max() < GREATEST[name]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_real_network_becomes_a_graph_with_the_published_logits(name, tmp_path):
+    """In ONNX Runtime, in one piece and in three whose states are carried on, as rwkv.cpp's tests evaluate it."""
     report = isomorph.convert(RWKV / f"tiny-rwkv-4v0-660K-{name}.bin", tmp_path / "x.onnx")
     assert report.facts["verified"] == "re-read"
-    want = np.frombuffer((RWKV / "expected-logits-4v0-660K.bin").read_bytes(), np.float32)
     session = onnxruntime.InferenceSession(tmp_path / "x.onnx")
     names = [value.name for value in session.get_outputs()]
     first = {value.name: np.zeros([1, *value.shape[1:]], np.float32) for value in session.get_inputs() if value.name.startswith("past")}
@@ -186,15 +198,13 @@ def test_a_real_network_becomes_a_graph_with_the_published_logits(name, greatest
         for piece in pieces:
             found = dict(zip(names, session.run(None, states | {"input_ids": np.array([list(piece)])}), strict=True))
             states = {state.replace("present", "past_key_values"): value for state, value in found.items() if state != "logits"}
-        assert np.abs(found["logits"][0, -1] - want).max() < greatest
+        assert_published(found["logits"][0, -1], name)
 
 
-@pytest.mark.parametrize(("name", "greatest"), [("FP32", 1e-5), ("Q5_0", 0.2)])
-def test_a_real_network_gives_the_published_logits(name, greatest, tmp_path):
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_real_network_gives_the_published_logits(name, tmp_path):
     """rwkv.cpp publishes what its test network answers to three characters; the file is converted before it is run."""
-    source = RWKV / f"tiny-rwkv-4v0-660K-{name}.bin"
-    isomorph.convert(source, tmp_path / "x.safetensors")
+    isomorph.convert(RWKV / f"tiny-rwkv-4v0-660K-{name}.bin", tmp_path / "x.safetensors")
     converted = isomorph.open(tmp_path / "x.safetensors")
     converted.metadata["ggml.layers"] = int(converted.metadata["ggml.layers"])
-    want = np.frombuffer((RWKV / "expected-logits-4v0-660K.bin").read_bytes(), np.float32)
-    assert np.abs(rwkv_logits(converted, b'"in') - want).max() < greatest
+    assert_published(rwkv_logits(converted, b'"in'), name)

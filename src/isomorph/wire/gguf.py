@@ -238,6 +238,8 @@ def _read_keys(cursor: Cursor, header: Header, limits: Limits) -> None:
         raise Damaged(f"{header.stated} tensors and {count} keys in {cursor.rest} bytes", offset=8)
     if header.stated > limits.tensors or count > MOST_KEYS:
         raise Unsafe(f"{header.stated} tensors and {count} keys, at most {limits.tensors} and {MOST_KEYS} are read", where="byte 8")
+    if header.version == 1 and not header.stated and not count and cursor.rest:         # wide counts of a later version, half of which were read
+        raise Damaged(f"it holds neither keys nor tensors, and {cursor.rest} bytes more", offset=cursor.at)
     for _ in range(count):
         start = cursor.at
         name = cursor.name(LONGEST_KEY, "a key")
