@@ -22,13 +22,16 @@ def words(scored: bool = False) -> bytes:
 
 
 def file(kind: str, rows: Sequence[Row], version: int = 0, file_type: int = 0) -> bytes:
-    """`kind` is llama, gpt-2, gpt-j, gpt-neox, whisper or rwkv; a llama of version 0 is lmgg, of 1 to 3 tjgg, of -1 fmgg."""
+    """`kind` is llama, gpt-2, gpt-j, gpt-neox, whisper, silero or rwkv; a llama of version 0 is lmgg, of 1 to 3 tjgg, of -1 fmgg."""
     count = len(WORDS)
     if kind == "llama":
         magic = b"lmgg" if version == 0 else b"fmgg" + struct.pack("<I", 1) if version < 0 else b"tjgg" + struct.pack("<I", version)
         head = magic + struct.pack("<7I", count, 64, 32, 4, 2, 16, file_type) + words(version != 0)
     elif kind == "rwkv":
         head = b"fmgg" + struct.pack("<5I", version, 256, 64, 2, file_type)
+    elif kind == "silero":
+        head = b"lmgg" + struct.pack("<I", 10) + b"silero-16k" + struct.pack("<3I", 5, 1, 2) + struct.pack("<3I", 512, 64, 2)
+        head += struct.pack("<6I", 129, 128, 3, 128, 64, 3) + struct.pack("<4I", 128, 128, 128, 1)
     elif kind == "whisper":
         head = b"lmgg" + struct.pack("<11I", 51864, 1500, 384, 6, 4, 448, 384, 6, 4, 80, file_type) + struct.pack("<2I", 2, 3) + struct.pack("<6f", *range(6))
         head += struct.pack("<I", count) + words()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NODE_BYTES = 64                             # what a node takes in a file besides its weights, roughly
 HASH_CHUNK = 1 << 20
+ARCHITECTURE = "general.architecture"       # the key that weights under GGUF's names have
 DTYPES = {"fp32": "FLOAT", "fp16": "FLOAT16", "bf16": "BFLOAT16", "fp64": "DOUBLE"}
 
 
@@ -105,7 +106,7 @@ class Plan:
     def _prove(self, report: Report, path: Path, timeout: float, progress: Progress) -> None:
         from isomorph import verification
         from isomorph.verification import weights as weights_proof
-        if "names" in self.options:
+        if "names" in self.options or self.target.name == "ggml":
             assert isinstance(self.result, Checkpoint)
             report.facts |= {"verified": "re-read", "runtime": "isomorph", "outputs": weights_proof.read_back(self.result, path)}
             verification.require(report)
@@ -199,7 +200,9 @@ def _plan_weights(made: Plan, content: Checkpoint, progress: Progress) -> None:
         raise Usage(f"{made.target.title} holds weights, for which no module is needed", hint="leave --module out")
     if made.target.name == "hf" and made.match.format in ("gguf", "ggml"):
         made.options.setdefault("names", "huggingface")
-    if "names" in made.options:
+    if made.target.name == "ggml":
+        content = _before_gguf(made, content)
+    elif "names" in made.options:
         content = _with_names(made, content, made.options["names"])
     made.findings += content.findings
     _finish_weights(made, content)
@@ -234,11 +237,21 @@ def _plan_program(made: Plan, content: Checkpoint, progress: Progress) -> None:
     _plan_graph(made, made.program.model(), progress)
 
 
+def _before_gguf(made: Plan, content: Checkpoint) -> Checkpoint:
+    """The weights of a language model as programs of the time before GGUF have them, with matrices stored as `dtype` says."""
+    from isomorph import architectures
+    from isomorph.architectures import ggml
+    if "names" in made.options:
+        raise Usage(f"{made.target.title} has names of its own", hint="leave --names out")
+    content = architectures.under_gguf_names(content, made.source, made.match.format)
+    return ggml.of_gguf(_stored_as(content, made.options.pop("dtype"), made.findings, gguf=True) if "dtype" in made.options else content)
+
+
 def _with_names(made: Plan, content: Checkpoint, names: str) -> Checkpoint:
     """The weights of a language model under the names of the other world. What a Hugging Face folder says of itself stands in its config.json."""
     from isomorph import architectures
     if names == "huggingface":
-        return architectures.to_hugging_face(architectures.of_ggml(content) if made.match.format == "ggml" else content)
+        return architectures.to_hugging_face(architectures.under_gguf_names(content, made.source, "ggml") if made.match.format == "ggml" else content)
     if names != "gguf":
         raise Usage(f"there are no names {names!r}", hint="gguf or huggingface")
     if made.match.format == "gguf":
@@ -247,7 +260,8 @@ def _with_names(made: Plan, content: Checkpoint, names: str) -> Checkpoint:
 
 
 def _finish_weights(made: Plan, content: Checkpoint) -> None:
-    made.result = _stored_as(content, made.options["dtype"], made.findings) if "dtype" in made.options else content
+    gguf = made.target.name == "gguf" and ARCHITECTURE in content.metadata
+    made.result = _stored_as(content, made.options["dtype"], made.findings, gguf=gguf) if "dtype" in made.options else content
     made.bytes = sum(tensor.stored_bytes if made.target.can.quantised and hasattr(tensor, "stored_bytes") else tensor.nbytes for tensor in made.result.values())
     made.steps.append(Step("write", f"{made.target.title}, about {made.bytes:,} bytes"))
 
@@ -285,14 +299,16 @@ def _unique(findings: Sequence[Finding]) -> list[Finding]:
     return list(dict.fromkeys(findings))
 
 
-def _stored_as(content: Checkpoint, dtype: str, findings: list[Finding]) -> Checkpoint:
-    """The same tensors with their floats stored as `dtype`, converted when they are written."""
+def _stored_as(content: Checkpoint, dtype: str, findings: list[Finding], *, gguf: bool) -> Checkpoint:
+    """The same tensors with their floats stored as `dtype`, converted when they are written. In a language model for programs that read `gguf`, those that
+    they take as float32 only stay as they are."""
+    from isomorph.architectures import float32_only
     if dtype not in DTYPES:
         raise Usage(f"there is no type {dtype!r} to store weights in", hint="one of " + ", ".join(DTYPES))
     number, floats = NUMBER[DTYPES[dtype]], {NUMBER[name] for name in DTYPES.values()}
     tensors, narrowed = {}, []
     for name, tensor in content.items():
-        if type_of(tensor) not in floats or type_of(tensor) == number:
+        if type_of(tensor) not in floats or type_of(tensor) == number or (gguf and float32_only(name, tensor)):
             tensors[name] = tensor.decoded() if hasattr(tensor, "decoded") else tensor
             continue
         narrowed += [name] if BITS[number] < BITS[type_of(tensor)] else []

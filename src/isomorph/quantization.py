@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.artifact import Artifact
-from isomorph.errors import NotRecognised, Unsupported, Usage
+from isomorph.errors import Missing, NotRecognised, Unsupported, Usage
 from isomorph.formats import _table
 from isomorph.model import Checkpoint
 from isomorph.progress import SILENT, Progress
@@ -107,6 +107,7 @@ def _chosen(artifact: Artifact, scheme: str, pure: bool, weighed: bool, progress
     content = reader(artifact, progress=progress)
     if not isinstance(content, Checkpoint):
         raise Unsupported(f"{match.format} holds a graph, and only files of weights are quantised so", where=artifact.where)
+    content = _under_gguf_names(content, artifact, match.format)
     shapes = {name: dims_of(tensor) for name, tensor in content.items() if type_of(tensor) in FLOATS}
     if pure:
         chosen = {name: mixes.fitting(wanted.base, dims[-1]) for name, dims in shapes.items() if mixes.allowed(name, dims)}
@@ -118,6 +119,18 @@ def _chosen(artifact: Artifact, scheme: str, pure: bool, weighed: bool, progress
         raise Unsupported(f"{len(blockers)} tensors would be stored as {kinds}, which isomorph decodes but does not encode", where=artifact.where,
                           blockers=blockers, hint="choose a scheme of four or more bits")
     return content, chosen
+
+
+def _under_gguf_names(content: Checkpoint, artifact: Artifact, format_name: str) -> Checkpoint:
+    """The weights of a language model as programs that read GGUF name them, where the file or a config.json beside it says which they are."""
+    from isomorph import architectures
+    try:
+        return architectures.under_gguf_names(content, artifact, format_name)
+    except Missing:
+        return content
+    except Unsupported as error:
+        told = Finding("names.kept", Severity.LOW, artifact.where, f"the tensors keep their names: {error.what}", error.hint)
+        return Checkpoint(content.tensors, content.metadata, [*content.findings, told])
 
 
 def kind_of(tensor: Any) -> str:

@@ -11,6 +11,7 @@ from ggml_files import file
 
 import isomorph
 from isomorph import architectures
+from isomorph.architectures import words
 from isomorph.architectures._table import FAMILIES
 from isomorph.errors import Damaged, Missing, Unsupported, Usage
 from isomorph.formats import safetensors
@@ -165,10 +166,12 @@ def test_a_llama_of_the_time_before_gguf(tmp_path):
     assert list(keys["tokenizer.ggml.tokens"]) == ["<unk>", "<s>", "</s>", "word"]
     assert list(keys["tokenizer.ggml.token_type"]) == [2, 3, 3, 1]
     assert keys["tokenizer.ggml.token_type"].kind == "i32"
-    assert architectures._words(["", "", "", "\udcff", " a", ""]) == (["<unk>", "<s>", "</s>", "<0xFF>", "\u2581a", ""], [2, 3, 3, 6, 1, 3])
-    (tmp_path / "gpt.bin").write_bytes(file("gpt-2", rows[:1]))
-    with pytest.raises(Unsupported, match="gpt-2"):
-        isomorph.convert(tmp_path / "gpt.bin", tmp_path / "y.gguf", names="gguf")
+    made = words.keys_of_pieces(["", "", "", "\udcff", " a", ""], [])
+    assert made["tokenizer.ggml.tokens"] == ["<unk>", "<s>", "</s>", "<0xFF>", "\u2581a", ""]
+    assert made["tokenizer.ggml.token_type"] == [2, 3, 3, 6, 1, 3]
+    (tmp_path / "speech.bin").write_bytes(file("whisper", rows[:1]))
+    with pytest.raises(Unsupported, match="whisper"):
+        isomorph.convert(tmp_path / "speech.bin", tmp_path / "y.gguf", names="gguf")
 
 
 def test_what_has_no_place_is_said():

@@ -18,11 +18,12 @@ from isomorph.quant.encode import quantize
 
 RWKV = Path(__file__).parents[1] / "golden" / "rwkv"
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(3, 4)
+OLD_BLOCK = struct.pack("<f", 0.3) + bytes(range(16))
 ROWS = [("w", (3, 4), F32, WEIGHTS.tobytes()), ("h", (4,), F16, np.float16([1, 2, 3, 4]).tobytes())]
 
 
 @pytest.mark.parametrize(("kind", "version"), [("llama", 0), ("llama", -1), ("llama", 1), ("llama", 2), ("llama", 3), ("gpt-2", 0), ("gpt-j", 0),
-                                               ("gpt-neox", 0), ("whisper", 0), ("rwkv", 100), ("rwkv", 101)])
+                                               ("gpt-neox", 0), ("whisper", 0), ("silero", 0), ("rwkv", 100), ("rwkv", 101)])
 def test_the_kind_is_told_from_the_structure(kind, version):
     artifact = Artifact.open(file(kind, ROWS, version))
     assert _table.identify(artifact).format == "ggml"
@@ -33,12 +34,50 @@ def test_the_kind_is_told_from_the_structure(kind, version):
     if kind == "gpt-neox":
         early = ggml.read(Artifact.open(file("gpt-neox early", [("gpt_neox." + ROWS[0][0], *ROWS[0][1:])])))
         assert (early.metadata["ggml.kind"], early.metadata["ggml.layers"]) == (kind, 2)
-    if kind != "rwkv":
+    if kind not in ("rwkv", "silero"):
         assert checkpoint.metadata["ggml.tokens"] == ["a", "\udcff", "", "word"]
     if kind == "llama" and version:
         assert checkpoint.metadata["ggml.scores"] == [0, -1, -2, -3]
     if kind == "whisper":
         np.testing.assert_array_equal(checkpoint["mel_filters"].numpy(), np.arange(6).reshape(2, 3))
+
+
+def test_a_voice_detector_says_its_layers_and_has_a_bias_without_dimensions(tmp_path):
+    """As whisper.cpp's converter writes the last bias, whose one number it squeezes; and every kind becomes safetensors."""
+    (tmp_path / "vad.bin").write_bytes(file("silero", [*ROWS, ("last.bias", (), F32, struct.pack("<f", 0.5))]))
+    match = _table.identify(Artifact.open(tmp_path / "vad.bin"))
+    assert (match.format, match.flavour) == ("ggml", "silero")
+    checkpoint = isomorph.open(tmp_path / "vad.bin")
+    facts = {name: checkpoint.metadata[f"ggml.{name}"] for name in ("model", "model_version", "window", "encoder", "lstm")}
+    assert facts == {"model": "silero-16k", "model_version": "5.1.2", "window": 512, "encoder": [129, 128, 3, 128, 64, 3], "lstm": [128, 128]}
+    assert checkpoint["last.bias"].numpy() == np.float32(0.5)
+    isomorph.convert(tmp_path / "vad.bin", tmp_path / "x.safetensors")
+    assert isomorph.open(tmp_path / "x.safetensors")["last.bias"].dims == ()
+
+
+@pytest.mark.parametrize(("kind", "version"), [("llama", 3), ("gpt-2", 0)])
+def test_what_is_read_is_written_byte_for_byte(kind, version, tmp_path):
+    """Words that are no text, scores, the order of tensors, padding."""
+    data = file(kind, [("w", (3, 4), F32, WEIGHTS.tobytes()), ("v", (4,), F32, WEIGHTS[0].tobytes())], version)
+    ggml.write(ggml.read(Artifact.open(data)), tmp_path / "x.ggml")
+    assert (tmp_path / "x.ggml").read_bytes() == data
+
+
+@pytest.mark.parametrize(("rows", "reason"), [
+    ([("v", (4,), F16, bytes(8))], "has to be F32"), ([("w", (1, 2, 2), F32, bytes(16))], "3 dimensions"),
+    ([("w", (1, 4), F32, bytes(16)), ("u", (1, 4), F32, bytes(16)), ("x", (1, 4), F16, bytes(8))], "has to be F32"),
+    ([("b", (1, 32), Q4_0, OLD_BLOCK)], "no Q4_0 of that time")])
+def test_what_programs_of_then_cannot_read_is_not_written(rows, reason, tmp_path):
+    with pytest.raises(Unsupported) as caught:
+        ggml.write(ggml.read(Artifact.open(file("gpt-2", rows, 0, 2))), tmp_path / "x.ggml")
+    assert any(reason in why for _, _, why in caught.value.blockers)
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_no_known_kind_are_not_written(tmp_path):
+    for metadata, reason in (({}, "nothing says"), ({"ggml.kind": "whisper"}, "'whisper'"), ({"ggml.kind": "llama"}, "missing")):
+        with pytest.raises(Unsupported, match=reason):
+            ggml.write(isomorph.Checkpoint({}, metadata), tmp_path / "x.ggml")
 
 
 # Blocks as the programs of their time wrote them: number, generation -> (bytes, what they mean by the loops that read them)
@@ -111,6 +150,7 @@ def test_old_blocks_become_floats_or_new_blocks(tmp_path):
 
 
 bad = {
+    "layers of a voice detector": (b"lmgg" + struct.pack("<I", 6) + b"silero" + struct.pack("<6I", 5, 1, 2, 512, 64, 1 << 31), "layers in"),
     "version": (b"tjgg" + struct.pack("<I", 4) + bytes(64), "known version"),
     "nothing behind the numbers": (file("llama", [], 3), "no tensors"),
     "cut in the data": (file("llama", ROWS, 3)[:-1], "bytes where"),

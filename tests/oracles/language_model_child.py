@@ -25,6 +25,7 @@ CONFIGS = {
     "starcoder2_wide": ("Starcoder2", {"sliding_window": None}), "phi2": ("Phi", {}),
     "granite": ("Granite", {"embedding_multiplier": 3.0, "residual_multiplier": 0.3, "attention_multiplier": 0.2, "logits_scaling": 4.0}),
     "gpt2": ("GPT2", {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 64}),
+    "gptj": ("GPTJ", {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 64, "rotary_dim": 8}),
     "mixtral": ("Mixtral", {"num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": None}),
     "qwen2moe": ("Qwen2Moe", {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 48}),
     "gptneox": ("GPTNeoX", {"num_key_value_heads": None}), "gptneox_serial": ("GPTNeoX", {"num_key_value_heads": None, "use_parallel_residual": False}),
@@ -55,7 +56,7 @@ def make(folder: Path, family: str) -> None:
     """config.json and model.safetensors of a model, and in expected.npz its logits for tokens of two rows, the first padded on the left."""
     name, more = CONFIGS[family]
     torch.manual_seed(7)
-    known = {key: value for key, value in (COMMON | more).items() if not (key == "num_key_value_heads" and (name == "GPT2" or value is None))}
+    known = {key: value for key, value in (COMMON | more).items() if not (key == "num_key_value_heads" and (name in ("GPT2", "GPTJ") or value is None))}
     config = getattr(transformers, f"{name}TextConfig" if name == "Gemma3" else f"{name}Config")(**known)
     config._attn_implementation = "eager"
     model = getattr(transformers, f"{name}LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM")(config).eval()

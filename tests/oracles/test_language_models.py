@@ -28,7 +28,7 @@ from isomorph.tensors import array_tensor
 
 CHILD = Path(__file__).with_name("language_model_child.py")
 FAMILIES = ("llama", "llama_tied", "mistral", "qwen2", "qwen3", "smollm3", "phi3", "gemma", "gemma2", "gemma3", "gemma3_usual", "olmo2", "granite", "stablelm",
-            "starcoder2", "starcoder2_wide", "phi2", "gpt2", "mixtral", "qwen2moe", "gptneox", "gptneox_serial", "falcon", "falcon_40b")
+            "starcoder2", "starcoder2_wide", "phi2", "gpt2", "gptj", "mixtral", "qwen2moe", "gptneox", "gptneox_serial", "falcon", "falcon_40b")
 SCALED = ("linear", "llama3", "yarn", "yarn_weighed", "longrope", "longrope_long", "dynamic")           # positions beyond what was trained
 READERS = ("bert", "nomic-bert")                                                                        # of whole texts
 REMEMBERING = ("mamba", "rwkv")                                                                         # states of a fixed size

@@ -29,8 +29,8 @@ JUDGE = Path(__file__).with_name("llama_cpp_child.py")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not LLAMA, reason="no interpreter with llama-cpp-python is named by ISOMORPH_PYTHON_LLAMA")]
 
 # What llama.cpp does not compute as transformers does: it sees past the windows of phi3 and starcoder2, scales the attention of gemma3 by the size of a head
-# whatever the model says, knows no dynamic scaling, takes the long factors of LongRoPE for every text once its context is long, and has no RWKV 4.
-OTHERWISE = {"phi3", "starcoder2", "gemma3", "dynamic", "longrope", "rwkv"}
+# whatever the model says, knows no dynamic scaling, takes the long factors of LongRoPE for every text once its context is long, and lacks RWKV 4 and GPT-J.
+OTHERWISE = {"gptj", "phi3", "starcoder2", "gemma3", "dynamic", "longrope", "rwkv"}
 CERTAIN = ("The three laws of motion say that", "2, 4, 6, 8,", "List the days of the week:", "The alphabet: A, B, C, D,", "Water boils at")
 PROMPTS = ("What is the capital of France?", "The three laws of motion say that", "def fibonacci(n):", "Once upon a time, there was a fox who", "2, 4, 6, 8,")
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from isomorph.architectures import changes, positions
-from isomorph.architectures._table import FAMILIES, FLAGS, GGML_LLAMA, GGML_RWKV, Family
+from isomorph.architectures._table import FAMILIES, FLAGS, Family
 from isomorph.errors import Damaged, Missing, Unsupported
 from isomorph.formats.gguf import KINDS_KEY, Typed, keys_of
 from isomorph.model import Checkpoint
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from isomorph.artifact import Artifact
 
 KEY = "tokenizer.ggml."
-SPECIAL = ("<unk>", "<s>", "</s>")
-NORMAL, UNKNOWN, CONTROL, BYTE = 1, 2, 3, 6                       # tokenizer.ggml.token_type
 NO_TOKENIZER = "no_vocab"                                         # tokenizer.ggml.model of a file without one
 FILE_TYPES = {"FLOAT": 0, "FLOAT16": 1, "BFLOAT16": 32}           # general.file_type
 # What llama.cpp takes as float32 only, beside vectors, and what it computes from config.json.
@@ -54,7 +52,8 @@ def under_gguf_names(content: Checkpoint, artifact: Artifact, format_name: str) 
     if format_name == "gguf":
         return content
     if format_name == "ggml":
-        return of_ggml(content)
+        from isomorph.architectures import ggml
+        return ggml.to_gguf(content)
     made = to_gguf(content, config_beside(artifact))
     return made if KEY + "tokens" in made.metadata else _with_words(made, artifact)
 
@@ -115,17 +114,22 @@ def to_gguf(content: Checkpoint, config: Mapping[str, Any]) -> Checkpoint:
         metadata = keys_of(content.metadata)
         metadata.pop("general.quantization_version", None)
     remainders: dict[str, Any] = {}
-    result = _renamed(content, family, Model.of(metadata), forward=True, remainders=remainders) | more
+    result = renamed(content, family, Model.of(metadata), forward=True, remainders=remainders) | more
     left = [name for name in content if family.ignored(name)]
     findings = [*content.findings, *findings, *([Finding("names.left-out", Severity.LOW, left[0], f"{len(left)} tensors have no place in GGUF: "
                                                          f"{', '.join(left[:5])}")] if left else [])]
-    tensors = {name: _as_float32(tensor) if len(dims_of(tensor)) < 2 or name.endswith(FLOAT32_ONLY) else tensor for name, tensor in result.items()}
-    types = Counter(NAME[type_of(tensor)] for name, tensor in tensors.items() if len(dims_of(tensor)) > 1 and not name.endswith(FLOAT32_ONLY))
+    tensors = {name: _as_float32(tensor) if float32_only(name, tensor) else tensor for name, tensor in result.items()}
+    types = Counter(NAME[type_of(tensor)] for name, tensor in tensors.items() if not float32_only(name, tensor))
     metadata["general.file_type"] = FILE_TYPES.get(types.most_common(1)[0][0] if types else "", 0)
     metadata.kinds["general.file_type"] = "u32"
     for name in [name for name in metadata if name.startswith(changes.REMAINDER)]:
         del metadata[name]
     return Checkpoint(tensors, _with(metadata, {changes.REMAINDER + name: Typed("f32", values.tolist()) for name, values in remainders.items()}), findings)
+
+
+def float32_only(name: str, tensor: Any) -> bool:
+    """Whether llama.cpp takes a tensor of that name as float32 only: vectors, and some others."""
+    return len(dims_of(tensor)) < 2 or name.endswith(FLOAT32_ONLY)
 
 
 def _with(metadata: Any, more: Mapping[str, Any]) -> Any:
@@ -153,68 +157,11 @@ def family_of_gguf(architecture: str, names: Iterable[str]) -> Family:
     raise Unsupported(f"there is no table for the architecture {architecture!r}", hint="the tables are " + ", ".join(FAMILIES))
 
 
-def of_ggml(content: Checkpoint) -> Checkpoint:
-    """A llama or an RWKV 4 of the time before GGUF under GGUF's names, with the keys that a network needs. Raises `Unsupported` for other kinds."""
-    facts = {name.removeprefix("ggml."): value for name, value in content.metadata.items()}
-    build = {"llama": _llama_of_ggml, "rwkv": _rwkv_of_ggml}.get(str(facts.get("kind")))
-    if build is None:
-        raise Unsupported(f"there is no table for the kind {facts.get('kind')!r} of GGML files", hint="convert it to safetensors")
-    return build(content, facts)
-
-
-def _rwkv_of_ggml(content: Checkpoint, facts: Mapping[str, Any]) -> Checkpoint:
-    from isomorph.wire.gguf import Keys
-    inner = next((dims_of(tensor)[0] for name, tensor in content.items() if name.endswith("ffn.key.weight")), 0)
-    metadata = Keys({"general.architecture": "rwkv", "rwkv.architecture_version": 4, "rwkv.embedding_length": facts["embedding"],
-                     "rwkv.block_count": facts["layers"], "rwkv.feed_forward_length": inner, "rwkv.attention.layer_norm_epsilon": 1e-5,
-                     "rwkv.attention.head_count": 0, "rwkv.vocab_size": facts["vocabulary"], "tokenizer.ggml.model": NO_TOKENIZER})
-    return Checkpoint(_renamed(content, GGML_RWKV, Model("rwkv", facts["layers"], 1, 0), forward=True), metadata, content.findings)
-
-
-def _llama_of_ggml(content: Checkpoint, facts: Mapping[str, Any]) -> Checkpoint:
-    """What the file never said is llama's default of then: a context of 2,048, heads that share no keys, an epsilon of 5e-6."""
-    from isomorph.wire.gguf import Keys
-    if not facts["heads"] or facts["embedding"] % facts["heads"]:
-        raise Damaged(f"{facts['embedding']} columns do not divide into {facts['heads']} heads")
-    inner = next((dims_of(tensor)[0] for name, tensor in content.items() if name.endswith("feed_forward.w1.weight")), 0)
-    words, types = _words(facts["tokens"])
-    metadata = Keys({"general.architecture": "llama", "general.file_type": facts["file_type"], "llama.context_length": 2048,
-                     "llama.embedding_length": facts["embedding"], "llama.block_count": facts["layers"], "llama.feed_forward_length": inner,
-                     "llama.rope.dimension_count": facts["embedding"] // facts["heads"], "llama.attention.head_count": facts["heads"],
-                     "llama.attention.head_count_kv": facts["heads"], "llama.attention.layer_norm_rms_epsilon": 5e-6, "tokenizer.ggml.model": "llama",
-                     "tokenizer.ggml.tokens": words, "tokenizer.ggml.scores": facts.get("scores") or [0.0] * len(words),
-                     "tokenizer.ggml.token_type": Typed("i32", types), "tokenizer.ggml.unknown_token_id": 0, "tokenizer.ggml.bos_token_id": 1,
-                     "tokenizer.ggml.eos_token_id": 2})
-    finding = Finding("names.assumed", Severity.MEDIUM, "llama.context_length", "the file does not say its context length, its epsilon or whether heads share "
-                      "keys", "if it is no LLaMA 1, correct these keys")
-    return Checkpoint(_renamed(content, GGML_LLAMA, Model("llama", facts["layers"], 1, 0), forward=True), metadata, [*content.findings, finding])
-
-
-def _words(tokens: list[str]) -> tuple[list[str], list[int]]:
-    """Words and their types as sentencepiece has them: the first three are special, single bytes follow, a blank is written as a low line."""
-    words, types = [], []
-    for place, word in enumerate(tokens):
-        raw = word.encode("utf-8", "surrogateescape")
-        if place < len(SPECIAL):
-            words.append(SPECIAL[place])
-            types.append(UNKNOWN if place == 0 else CONTROL)
-        elif not raw:
-            words.append(word)
-            types.append(CONTROL)
-        elif place < len(SPECIAL) + 256 and len(raw) == 1:
-            words.append(f"<0x{raw[0]:02X}>")
-            types.append(BYTE)
-        else:
-            words.append(word.replace(" ", "\u2581"))
-            types.append(NORMAL)
-    return words, types
-
-
 def to_hugging_face(content: Checkpoint) -> Checkpoint:
     """The weights of a GGUF file under the names that transformers gives them; the keys stay in the metadata. Raises `Unsupported` as `to_gguf` does."""
     model = Model.of(content.metadata)
     family = family_of_gguf(model.architecture, content)
-    return Checkpoint(_renamed(content, family, model, forward=False), _with_scaling(content, model), content.findings)
+    return Checkpoint(renamed(content, family, model, forward=False), _with_scaling(content, model), content.findings)
 
 
 def _with_scaling(content: Checkpoint, model: Model) -> Any:
@@ -253,8 +200,9 @@ def _metadata(family: Family, config: Mapping[str, Any]) -> tuple[Any, dict[str,
     return keys, tensors, findings
 
 
-def _renamed(content: Checkpoint, family: Family, model: Model, *, forward: bool, remainders: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The tensors under their other names. What a change would lose on its way back goes into `remainders`, by GGUF's name."""
+def renamed(content: Checkpoint, family: Family, model: Model, *, forward: bool, remainders: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The tensors under their other names. What a change would lose on its way back goes into `remainders`, by GGUF's name. Raises `Unsupported` with every
+    tensor that the table does not name."""
     rows = [(re.compile("^" + re.escape(one).replace(r"\{\}", r"(\d+)") + "$"), other, change)
             for hf, gguf, change in family.rows for one, other in [(hf, gguf) if forward else (gguf, hf)]]
     result: dict[str, Any] = {}

@@ -179,6 +179,14 @@ def _gpt_neox() -> tuple[Row, ...]:
     return tuple(rows)
 
 
+def _gpt_j() -> tuple[Row, ...]:
+    rows: list[Row] = [("transformer.wte.weight", "token_embd.weight", ""), *_both("lm_head", "output"), *_both("transformer.ln_f", "output_norm")]
+    for hf, gguf in (("ln_1", "attn_norm"), ("attn.q_proj", "attn_q"), ("attn.k_proj", "attn_k"), ("attn.v_proj", "attn_v"), ("attn.out_proj", "attn_output"),
+                     ("mlp.fc_in", "ffn_up"), ("mlp.fc_out", "ffn_down")):
+        rows += _both(f"transformer.h.{{}}.{hf}", f"blk.{{}}.{gguf}", bias=gguf.startswith(("attn_norm", "ffn")))
+    return tuple(rows)
+
+
 def _falcon(norms: Mapping[str, str]) -> tuple[Row, ...]:
     rows: list[Row] = [("transformer.word_embeddings.weight", "token_embd.weight", ""), ("lm_head.weight", "output.weight", ""),
                        *_both("transformer.ln_f", "output_norm"), *_both("transformer.h.{}.self_attention.query_key_value", "blk.{}.attn_qkv", "grouped")]
@@ -245,6 +253,8 @@ def _rwkv() -> tuple[Row, ...]:
 
 
 ROTARY = ("rotary_emb.inv_freq",)
+GPT_SPELLING = {"max_position_embeddings": "n_positions", "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
+                "intermediate_size": "n_inner", "layer_norm_eps": "layer_norm_epsilon"}
 EXPERTS = {"num_local_experts": "num_experts"}
 T5_SPELLING = {"hidden_size": "d_model", "intermediate_size": "d_ff", "num_hidden_layers": "num_layers", "num_attention_heads": "num_heads",
                "head_dim": "d_kv", "rms_norm_eps": "layer_norm_epsilon", "max_position_embeddings": "n_positions"}
@@ -278,10 +288,10 @@ FAMILIES: dict[str, Family] = {
     Family("phi2", "phi", ("PhiForCausalLM",), _named(
         {"input_layernorm": "attn_norm", **ATTENTION, "self_attn.dense": "attn_output", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down"}, last="final_layernorm"),
         ("rotary_emb.inv_freq",)),
-    Family("gpt2", "gpt2", ("GPT2LMHeadModel", "GPT2Model"), _gpt2(), (".attn.bias", ".attn.masked_bias"),
-           {"max_position_embeddings": "n_positions", "hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
-            "intermediate_size": "n_inner", "layer_norm_eps": "layer_norm_epsilon"},
+    Family("gpt2", "gpt2", ("GPT2LMHeadModel", "GPT2Model"), _gpt2(), (".attn.bias", ".attn.masked_bias"), GPT_SPELLING,
            derived=lambda config: {"n_inner": config.get("n_inner") or 4 * config.get("n_embd", 0)}),
+    Family("gptj", "gptj", ("GPTJForCausalLM",), _gpt_j(), (".attn.bias", ".attn.masked_bias", ".attn.embed_positions"), GPT_SPELLING,
+           (("rotary_dim", "gptj.rope.dimension_count"),), derived=lambda config: {"n_inner": config.get("n_inner") or 4 * config.get("n_embd", 0)}),
     Family("qwen2moe", "qwen2_moe", ("Qwen2MoeForCausalLM",), _qwen2_moe(), ROTARY, EXPERTS,
            (("moe_intermediate_size", "qwen2moe.expert_feed_forward_length"),
             ("shared_expert_intermediate_size", "qwen2moe.expert_shared_feed_forward_length"))),
@@ -309,6 +319,19 @@ GGML_LLAMA = Family("llama", "llama", (), (
     *((f"layers.{{}}.{old}.weight", f"blk.{{}}.{new}.weight", "") for old, new in (
         ("attention_norm", "attn_norm"), ("attention.wq", "attn_q"), ("attention.wk", "attn_k"), ("attention.wv", "attn_v"), ("attention.wo", "attn_output"),
         ("ffn_norm", "ffn_norm"), ("feed_forward.w1", "ffn_gate"), ("feed_forward.w2", "ffn_down"), ("feed_forward.w3", "ffn_up")))))
+
+
+def _ggml_gpt2() -> tuple[Row, ...]:
+    """TensorFlow's names, with matrices as [out, in]."""
+    rows: list[Row] = [("model/wte", "token_embd.weight", ""), ("model/wpe", "position_embd.weight", ""), ("model/lm_head", "output.weight", ""),
+                       ("model/ln_f/g", "output_norm.weight", ""), ("model/ln_f/b", "output_norm.bias", "")]
+    for ggml, gguf, weight in (("ln_1", "attn_norm", "g"), ("ln_2", "ffn_norm", "g"), ("attn/c_attn", "attn_qkv", "w"), ("attn/c_proj", "attn_output", "w"),
+                               ("mlp/c_fc", "ffn_up", "w"), ("mlp/c_proj", "ffn_down", "w")):
+        rows += [(f"model/h{{}}/{ggml}/{weight}", f"blk.{{}}.{gguf}.weight", ""), (f"model/h{{}}/{ggml}/b", f"blk.{{}}.{gguf}.bias", "")]
+    return tuple(rows)
+
+
+GGML_GPT2 = Family("gpt2", "gpt2", (), _ggml_gpt2())
 
 
 def _ggml_rwkv() -> tuple[Row, ...]:

@@ -65,7 +65,7 @@ def config(content: Checkpoint, family: Family) -> dict[str, Any]:
             found[spelled] = _short(value)
     network = NETWORKS.get(name) or ENCODERS.get(name)
     if network is not None:
-        found |= {"hidden_act": ACTIVATIONS[network.activation]} if name != "gpt2" else {"activation_function": "gelu_new"}
+        found |= {"hidden_act": ACTIVATIONS[network.activation]} if name not in ("gpt2", "gptj") else {"activation_function": "gelu_new"}
         found |= _rotation(keys, content, name, found) if network.rotates else {}
     table = next((tensor for weight, tensor in content.items() if weight.endswith(TABLES)), None)
     if table is not None:

@@ -52,11 +52,11 @@ NETWORKS = {
     "gemma3": Network(activation="gelu", scales_embedding=True, wide=6), "olmo2": Network(), "granite": Network(PAIRS), "stablelm": Network(norm="layer"),
     "starcoder2": Network(norm="layer", activation="gelu", wide=1), "phi2": Network(norm="layer", activation="gelu", parallel=True),
     "gpt2": Network("", norm="layer", activation="gelu"), "qwen2moe": Network(), "gptneox": Network(norm="layer", activation="exact gelu", parallel=True),
-    "falcon": Network(norm="layer", activation="exact gelu", parallel=True),
+    "falcon": Network(norm="layer", activation="exact gelu", parallel=True), "gptj": Network(PAIRS, norm="layer", activation="gelu", parallel=True),
 }
 ENCODERS = {"bert": Network("", norm="layer", activation="exact gelu"), "nomic-bert": Network(norm="layer")}
 WHOLE_HEADS = {("gemma2", 46), ("gemma3", 62)}      # the 27B models, whose attention is scaled by the width that falls to a head, not by its size
-EPSILONS = {"gpt2": 1e-5, "gptneox": 1e-5, "falcon": 1e-5, "bert": 1e-12, "nomic-bert": 1e-12}
+EPSILONS = {"gpt2": 1e-5, "gptj": 1e-5, "gptneox": 1e-5, "falcon": 1e-5, "bert": 1e-12, "nomic-bert": 1e-12}
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,17 @@ from isomorph.quant.tensor import QuantizedTensor
 from isomorph.tensors import NUMBER, SliceTensor
 
 if TYPE_CHECKING:
+    import os
+
     from isomorph.artifact import Artifact
     from isomorph.model import Checkpoint
+    from isomorph.report import Report
 
 MAGICS = {b"lmgg": "ggml", b"fmgg": "ggmf", b"tjgg": "ggjt", b"algg": "ggla"}           # as they stand in the file, little-endian
 RWKV_TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 4: "Q4_1_O", 5: "Q4_2", 6: "Q4_3", 7: "Q5_0", 8: "Q5_1", 9: "Q8_0"}
+# ggml.h, enum ggml_ftype, which the examples of ggml and whisper.cpp use: llama.cpp counts mixes beside the types
+EXAMPLE_TYPES = {0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 4: "Q4_1 and F16", 5: "Q4_2", 6: "Q4_3", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K",
+                 12: "Q4_K", 13: "Q5_K", 14: "Q6_K"}
 QUANTIZATION_STEP = 1000                   # the examples store the quantization version as ftype / 1000
 WHISPER_VOCABULARIES = (51864, 51865, 51866)
 
@@ -27,6 +34,7 @@ LLAMA = ("vocabulary", "embedding", "multiple", "heads", "layers", "rotary", "fi
 WHISPER = ("vocabulary", "audio_context", "audio_state", "audio_heads", "audio_layers", "text_context", "text_state", "text_heads", "text_layers", "mels",
            "file_type")
 RWKV = ("vocabulary", "embedding", "layers", "file_type")
+SILERO = b"silero"                         # how the text begins that such files of whisper.cpp have in the place of numbers
 
 
 def identify(artifact: Artifact) -> Match | None:
@@ -38,10 +46,12 @@ def identify(artifact: Artifact) -> Match | None:
     if container == "ggla":
         return Match("ggml", str(words[0]) if words else "", "lora adapter", "weights", {"container": container, "rank": words[1] if len(words) > 1 else None})
     version = 0 if container == "ggml" else words[0] if words else 0
+    if container == "ggml" and artifact.head[8:8 + len(SILERO)] == SILERO:
+        return Match("ggml", "", "silero", "weights", {"container": container})
     kind, parameters = _kind(words if container == "ggml" else words[1:], version)
     detail: dict[str, Any] = {"container": container, "hyperparameters": parameters}
     if "file_type" in parameters:
-        types = RWKV_TYPES if kind == "rwkv" else FILE_TYPES
+        types = {"rwkv": RWKV_TYPES, "llama": FILE_TYPES}.get(kind, EXAMPLE_TYPES)
         detail["file_type"] = types.get(parameters["file_type"] % QUANTIZATION_STEP, str(parameters["file_type"]))
     if not parameters:
         detail["truncated"] = True
@@ -102,11 +112,27 @@ class Layout:
     containers: tuple[str, ...]
     words: str = "plain"             # "plain", "counted" (their number stands once more before them), "scored" (each with a float), "" for none
     filters: bool = False
+    head: Callable[[_Cursor], dict[str, Any]] | None = None         # reads what stands there where it is more than numbers with names
     names_begin: str = ""            # how the names of its tensors begin, where the numbers alone do not tell it from another
 
 
+def _silero(cursor: _Cursor) -> dict[str, Any]:
+    """whisper.cpp's models/convert-silero-vad-to-ggml.py: what it is, its version, and for each convolution channels in, out and width."""
+    length = cursor.words(1)[0]
+    if length > LONGEST_NAME or not bytes(name := cursor.take(length)).startswith(SILERO):
+        raise Damaged("it is no voice detector of whisper.cpp", offset=4)
+    *version, window, context, layers = cursor.words(6)
+    if layers * 12 > cursor.rest:
+        raise Damaged(f"{layers} layers in {cursor.rest} bytes", offset=cursor.at)
+    return {"model": str(name, "utf-8", "surrogateescape"), "model_version": ".".join(map(str, version)), "window": window, "context": context,
+            "encoder": list(cursor.words(3 * layers)), "lstm": list(cursor.words(2)), "last": list(cursor.words(2))}
+
+
+LATEST = 3                                 # the generation of the blocks of today, see quant.legacy
+LONGEST_WORD, LONGEST_NAME, MOST_DIMENSIONS, ALIGNMENT = 4096, 4096, 4, 32
 GPT = ("vocabulary", "context", "embedding", "heads", "layers")
 LAYOUTS = (
+    Layout("silero", (), ("ggml",), "", head=_silero),
     Layout("whisper", WHISPER, ("ggml",), "counted", True),
     Layout("gpt-2", (*GPT, "file_type"), ("ggml",), "counted"),
     Layout("gpt-j", (*GPT, "rotary", "file_type"), ("ggml",), "counted"),
@@ -117,8 +143,6 @@ LAYOUTS = (
 )
 RWKV_LAYOUT = Layout("rwkv", RWKV, ("ggmf",), "")
 RWKV_VERSIONS = {100: 1, 101: 3}           # rwkv.cpp's version -> generation of the blocks
-LATEST = 3                                 # the generation of the blocks of today, see quant.legacy
-LONGEST_WORD, LONGEST_NAME, MOST_DIMENSIONS, ALIGNMENT = 4096, 4096, 4, 32
 
 
 def read(artifact: Artifact, *, progress: Progress = SILENT) -> Checkpoint:
@@ -147,7 +171,7 @@ def read(artifact: Artifact, *, progress: Progress = SILENT) -> Checkpoint:
 def _read(artifact: Artifact, container: str, version: int, layout: Layout) -> Checkpoint:
     from isomorph.model import Checkpoint
     cursor = _Cursor(artifact.view, 4 if container == "ggml" else 8)
-    parameters = dict(zip(layout.names, cursor.words(len(layout.names)), strict=True))
+    parameters = layout.head(cursor) if layout.head is not None else dict(zip(layout.names, cursor.words(len(layout.names)), strict=True))
     metadata: dict[str, Any] = {"ggml.container": container, "ggml.version": version, "ggml.kind": layout.kind}
     metadata |= {f"ggml.{name}": value for name, value in parameters.items()}
     if layout.filters:
@@ -156,7 +180,7 @@ def _read(artifact: Artifact, container: str, version: int, layout: Layout) -> C
         filters = cursor.take(4 * mels * bins)
     if layout.words:
         metadata |= _read_words(cursor, layout, parameters["vocabulary"])
-    generation = _generation(container, version, parameters["file_type"])
+    generation = _generation(container, version, parameters.get("file_type", 0))
     tensors: dict[str, Any] = {}
     while cursor.rest:
         name, tensor = _read_tensor(cursor, layout, container == "ggjt", generation)
@@ -203,7 +227,7 @@ def _read_tensor(cursor: _Cursor, layout: Layout, aligned: bool, generation: int
     from isomorph.quant.legacy import block_type
     start = cursor.at
     count, length, number = cursor.words(3)
-    if not 0 < count <= MOST_DIMENSIONS or not 0 < length <= LONGEST_NAME:
+    if count > MOST_DIMENSIONS or not 0 < length <= LONGEST_NAME:
         raise Damaged(f"a tensor of {count} dimensions with a name of {length} bytes", offset=start)
     dims = cursor.words(count)[::-1]
     try:
@@ -215,8 +239,8 @@ def _read_tensor(cursor: _Cursor, layout: Layout, aligned: bool, generation: int
     kind = block_type(_number(number, layout), generation)
     if kind is None:
         raise Damaged(f"tensor {name[:80]!r} has the unknown type {number}", offset=start)
-    if dims[-1] % kind.elements:
-        raise Damaged(f"tensor {name[:80]!r} has rows of {dims[-1]} elements, and {kind.name} has blocks of {kind.elements}", offset=start)
+    if kind.elements > 1 and (not dims or dims[-1] % kind.elements):
+        raise Damaged(f"tensor {name[:80]!r} has rows of {dims[-1] if dims else 1} elements, and {kind.name} has blocks of {kind.elements}", offset=start)
     data = cursor.take(math.prod(dims) // kind.elements * kind.bytes)
     if kind.element_type:
         return name, SliceTensor(name, NUMBER[kind.element_type], dims, data)
@@ -231,8 +255,14 @@ def _number(number: int, layout: Layout) -> int:
     return {"Q4_2": 4, "Q4_3": 5}.get(name) or (BLOCKS[name].number if name in BLOCKS else -1)
 
 
+def write(model: Checkpoint, path: str | os.PathLike[str], *, force: bool = False, progress: Progress = SILENT) -> Report:
+    """A llama as version 3 of GGJT, a GPT-2 as the example of ggml has it. Raises as `_ggml_writer.write`."""
+    from isomorph.formats import _ggml_writer
+    return _ggml_writer.write(model, path, force=force, progress=progress)
+
+
 FORMAT = Format(
     name="ggml", title="GGML before GGUF", extensions=(".ggml", ".ggmlv3.bin"), holds="weights",
     spec="https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#historical-state-of-affairs",
-    identify=identify, read=read, can=Capabilities(quantised=True),
+    identify=identify, read=read, write=write, can=Capabilities(dtypes=frozenset({"FLOAT", "FLOAT16"}), quantised=True), of="language model",
 )

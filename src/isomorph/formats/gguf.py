@@ -267,7 +267,7 @@ class Typed(list):
 
 
 def _writable(name: str, value: Any) -> Any:
-    if isinstance(value, (bool, int, float, str)):
+    if isinstance(value, (bool, int, float, str, Array)):
         return value
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, (bool, int, float, str)) for item in value):
         return value
@@ -317,7 +317,7 @@ def _rows(tensors: Mapping[str, Any]) -> list[Row]:
         elif kind is None:
             blockers.append((name, name, f"GGUF has no type for {NAME[type_of(tensor)]}"))
         else:
-            rows.append((tensor, kind, tensor.stored_bytes if hasattr(tensor, "stored_bytes") else tensor.nbytes))
+            rows.append((tensor, kind, stored_size(tensor)))
     if blockers:
         old = any(kind is not None and kind.number < 0 for kind in (getattr(tensor, "kind", None) for tensor in tensors.values()))
         raise Unsupported(f"{len(blockers)} tensors cannot be stored: {', '.join(name for name, _, _ in blockers[:5])}", blockers=blockers,
@@ -335,10 +335,28 @@ class _Named:
     def sizes(self) -> tuple[int, ...]:
         return dims_of(self.tensor)[::-1]
 
-    def pieces(self) -> Iterator[Any]:
-        if hasattr(self.tensor, "stored"):
-            return self.tensor.stored()
-        return self.tensor.chunks() if hasattr(self.tensor, "chunks") else iter([packed(self.tensor.numpy())])
+
+
+def stored_size(tensor: Any) -> int:
+    """Bytes of a tensor in a file of ggml: those of its blocks, where it has blocks."""
+    return tensor.stored_bytes if hasattr(tensor, "stored_bytes") else tensor.nbytes
+
+
+def write_data(tensor: Any, name: str, size: int, output: Any, progress: Progress) -> None:
+    """Writes blocks as they are and anything else as numbers, piece by piece. Raises `Damaged` for a tensor that gives another number of bytes."""
+    written = 0
+    for piece in _pieces(tensor):
+        files.put(output, piece)
+        written += memoryview(piece).nbytes
+        progress.advance(memoryview(piece).nbytes)
+    if written != size:
+        raise Damaged(f"gave {written} bytes where {size} were announced", where=name)
+
+
+def _pieces(tensor: Any) -> Iterator[Any]:
+    if hasattr(tensor, "stored"):
+        return tensor.stored()
+    return tensor.chunks() if hasattr(tensor, "chunks") else iter([packed(tensor.numpy())])
 
 
 def _shards(rows: list[Row], most: int | None) -> list[list[Row]]:
@@ -371,13 +389,7 @@ def _write_file(keys: Keys, rows: list[Row], alignment: int, output: Any, progre
         at += -(-size // alignment) * alignment
     output.write(gguf.emit(keys, infos, alignment))
     for tensor, _, size in rows:
-        written = 0
-        for piece in tensor.pieces():
-            files.put(output, piece)
-            written += memoryview(piece).nbytes
-            progress.advance(memoryview(piece).nbytes)
-        if written != size:
-            raise Damaged(f"gave {written} bytes where {size} were announced", where=tensor.name)
+        write_data(tensor.tensor, tensor.name, size, output, progress)
         output.write(bytes(-size % alignment))
 
 
