@@ -18,7 +18,7 @@ F = np.float32
 ENCODERS: dict[str, Callable[..., None]] = {}
 WEIGHTED: set[str] = set()                   # the types whose encoder takes a weight for each element
 NEGLIGIBLE = F(1e-15)                        # a group whose greatest magnitude is below is all zero
-AT_ONCE = 1 << 17                            # elements that are encoded at once: so much stays in the processor's cache
+AT_ONCE = 1 << 18                            # elements that are encoded at once: so much stays in the processor's cache
 FAR_BELOW = F(-4e6)                         # from about here on the reference's rounding wraps
 ROUNDER = F(12582912)                        # 1.5 * 2^23: adding it rounds to the nearest integer, ties to even
 
@@ -94,7 +94,10 @@ def total(terms: Array) -> Array:
 
 def nearest(values: Array) -> Array:
     """int32, rounded as the reference does: what exceeds 22 bits wraps."""
-    return ((values + ROUNDER).view(np.int32) & 0x007FFFFF) - 0x00400000
+    whole = (values + ROUNDER).view(np.int32)
+    whole &= 0x007FFFFF
+    whole -= 0x00400000
+    return whole
 
 
 def rounded(values: Array) -> Array:
@@ -110,8 +113,19 @@ def narrowed(values: Array, dtype: type) -> Array:
 
 def greatest(groups: Array) -> Array:
     """The element of greatest magnitude, the first of several, with its sign; +0 where all are zero."""
-    found = np.take_along_axis(groups, np.abs(groups).argmax(0)[None], 0)[0]
-    return np.where(found == 0, F(0), found)
+    high, low = groups.max(0), groups.min(0)
+    found = np.where(high >= -low, high, low) + F(0)
+    tied = np.flatnonzero(high == -low)
+    found[tied] = np.take_along_axis(groups[:, tied], np.abs(groups[:, tied]).argmax(0)[None], 0)[0] + F(0)
+    return found
+
+
+def lowest(groups: Array) -> Array:
+    """The least element, the first of several: zero has two signs."""
+    found = groups.min(0)
+    zeros = np.flatnonzero(found == 0)
+    found[zeros] = np.take_along_axis(groups[:, zeros], groups[:, zeros].argmin(0)[None], 0)[0]
+    return found
 
 
 def inverse(values: Array) -> Array:
@@ -277,29 +291,29 @@ def scale_and_minimum(x: Array, weights: Array, most: int, first: float, step: f
 
     The reference's make_qkx2_quants. Codes are float32 [elements, columns].
     """
-    low, high = np.take_along_axis(x, x.argmin(0)[None], 0)[0], x.max(0)       # the first of equal ones: zero has two signs
+    low, high = lowest(x), x.max(0)
     sum_w, sum_x = np.add.reduce(weights, axis=0), np.add.reduce(weights * x, axis=0)
     low = np.where(low > 0, F(0), low)
     flat = high == low
     factor = F(most) / (high - low)
-    scale, minimum, found = F(1) / factor, low, (factor, low)       # what the best codes were made with: to make them again costs less than to keep them
+    scale, minimum, best_factor, best_minimum = F(1) / factor, low.copy(), factor.copy(), low.copy()     # the last two make the best codes again
     weighted, scratch, tried = np.empty_like(x), np.empty_like(x), np.empty_like(x)
-    best = _error(x, weights, _codes(x, *found, most, low, tried), scale, minimum, absolute, scratch)
+    best = _error(x, weights, _codes(x, factor, low, most, low, tried), scale, minimum, absolute)
     for trial in range(steps + 1):
         # The reference goes on from the minimum that it has found, so later trials differ once one was better.
         factor = (F(first) + F(step) * F(trial) + F(most)) / (high - minimum)
         _codes(x, factor, minimum, most, low, tried)
         np.multiply(weights, tried, out=weighted)
-        sum_l, sum_l2, sum_xl = total(weighted), total(np.multiply(weighted, tried, out=scratch)), total(np.multiply(weighted, x, out=scratch))
+        sum_l, sum_xl, sum_l2 = total(weighted), total(np.multiply(weighted, x, out=scratch)), total(np.multiply(weighted, tried, out=weighted))
         determinant = sum_w * sum_l2 - sum_l * sum_l
         this_scale, this_minimum = (sum_w * sum_xl - sum_x * sum_l) / determinant, (sum_l2 * sum_x - sum_l * sum_xl) / determinant
-        positive = this_minimum > 0
-        this_scale, this_minimum = np.where(positive, sum_xl / sum_l2, this_scale), np.where(positive, F(0), this_minimum)
-        error = _error(x, weights, tried, this_scale, this_minimum, absolute, scratch)
-        better = (determinant > 0) & (error < best)
-        found = np.where(better, factor, found[0]), np.where(better, minimum, found[1])
-        best, scale, minimum = np.where(better, error, best), np.where(better, this_scale, scale), np.where(better, this_minimum, minimum)
-    codes = _codes(x, *found, most, low, tried)
+        positive = np.flatnonzero(this_minimum > 0)
+        this_scale[positive], this_minimum[positive] = sum_xl[positive] / sum_l2[positive], 0
+        error = _error(x, weights, tried, this_scale, this_minimum, absolute)
+        better = np.flatnonzero((determinant > 0) & (error < best))
+        best_factor[better], best_minimum[better] = factor[better], minimum[better]
+        best[better], scale[better], minimum[better] = error[better], this_scale[better], this_minimum[better]
+    codes = _codes(x, best_factor, best_minimum, most, low, tried)
     codes[:, flat] = 0
     return np.where(flat, F(0), scale), -minimum, codes
 
@@ -311,7 +325,8 @@ def _codes(x: Array, factor: Array, minimum: Array, most: int, low: Array, out: 
     that was found far above the least element.
     """
     np.subtract(x, minimum, out=out)
-    finite = np.where(np.isinf(factor), F(0), factor)
+    infinite = np.isinf(factor)
+    finite = np.where(infinite, F(0), factor) if infinite.any() else factor
     out *= finite
     if ((low - minimum) * finite < FAR_BELOW).any():
         out[:] = nearest(out)
@@ -320,13 +335,14 @@ def _codes(x: Array, factor: Array, minimum: Array, most: int, low: Array, out: 
     return np.clip(out, F(0), F(most), out=out)
 
 
-def _error(x: Array, weights: Array, codes: Array, scale: Array, minimum: Array, absolute: bool, scratch: Array) -> Array:
-    np.multiply(scale, codes, out=scratch)
-    scratch += minimum
-    scratch -= x
-    np.abs(scratch, out=scratch) if absolute else np.multiply(scratch, scratch, out=scratch)
-    scratch *= weights
-    return total(scratch)
+def _error(x: Array, weights: Array, codes: Array, scale: Array, minimum: Array, absolute: bool) -> Array:
+    """The weighted error of each column. What it computes takes the place of the codes."""
+    codes *= scale
+    codes += minimum
+    codes -= x
+    np.abs(codes, out=codes) if absolute else np.multiply(codes, codes, out=codes)
+    codes *= weights
+    return total(codes)
 
 
 def blockwise(values: Array, groups: int) -> Array:
@@ -336,8 +352,12 @@ def blockwise(values: Array, groups: int) -> Array:
 
 def recoded(x: Array, codes: Array, d: Array, least: int, most: int) -> Array:
     """Codes for the scales as they are stored; a group whose scale became 0 keeps those of the search. `x` is [elements, groups], `d` [groups]."""
-    again = np.clip(nearest(x / d), least, most)
-    return np.where(d != 0, again - least, codes.astype(np.int32)).T
+    again = nearest(x / d)
+    np.clip(again, least, most, out=again)
+    again -= least
+    kept = np.flatnonzero(d == 0)
+    again[:, kept] = codes[:, kept]
+    return again.astype(np.uint8).T
 
 
 @encoder("Q2_K", weighted=True)

@@ -325,6 +325,8 @@ INLINE float above_zero(int n, const float *x, const float *w, int most, uint8_t
     return sum_l2 > 0 ? sum_lx / sum_l2 : 0;
 }
 
+INLINE float inverse(float value) { return value != 0 ? 1 / value : 0; }
+
 INLINE float total(int n, const float *values) {
     float sum = 0;
     for (int i = 0; i < n; i++) sum += values[i];
@@ -536,21 +538,21 @@ static void finish_q6_k(const float *x, const Found *found, uint8_t *out) {
 
 static void finish_iq4_nl(const float *x, float scale, uint8_t *out) {
     uint8_t codes[32];
-    float inverse = scale != 0 ? 1 / scale : 0;
+    float factor = inverse(scale);
     store_half(out, scale);
-    for (int i = 0; i < 32; i++) codes[i] = code_iq4(inverse * x[i]);
+    for (int i = 0; i < 32; i++) codes[i] = code_iq4(factor * x[i]);
     pack_nibbles(32, 16, codes, out + 2);
 }
 
 static void finish_iq4_xs(const float *x, const float *scales, uint8_t *out) {
     uint8_t codes[BLOCK];
-    float d = -greatest(8, scales) / 32.0f, inverse = d != 0 ? 1 / d : 0;
+    float d = -greatest(8, scales) / 32.0f, whole = inverse(d);
     uint16_t high = 0;
     store_half(out, d);
     memset(out + 4, 0, 4);
     for (int group = 0; group < 8; group++) {
-        int32_t stored = clipped(nearest(inverse * scales[group]), -32, 31);
-        float fine = d * (float)stored, factor = fine != 0 ? 1 / fine : 0;
+        int32_t stored = clipped(nearest(whole * scales[group]), -32, 31);
+        float fine = d * (float)stored, factor = inverse(fine);
         for (int i = 0; i < 32; i++) codes[32 * group + i] = code_iq4(factor * x[32 * group + i]);
         out[4 + group / 2] |= (uint8_t)(((stored + 32) & 15) << 4 * (group & 1));
         high = (uint16_t)(high | (stored + 32) >> 4 << 2 * group);
@@ -559,11 +561,10 @@ static void finish_iq4_xs(const float *x, const float *scales, uint8_t *out) {
     pack_nibbles(BLOCK, 16, codes, out + 8);
 }
 
-static void finish_plain(const Found *found, int lane, int high, int offset, uint8_t *out) {
-    const uint8_t *codes = found->codes + 32 * lane;
-    store_half(out, found->scales[lane]);
-    if (offset) store_half(out + 2, -found->minima[lane]);
-    out += offset ? 4 : 2;
+INLINE void finish_plain(const uint8_t *codes, float scale, const float *least, int high, uint8_t *out) {
+    store_half(out, scale);
+    if (least) store_half(out + 2, *least);
+    out += least ? 4 : 2;
     if (high) {
         uint32_t bits = 0;
         for (int i = 0; i < 32; i++) bits |= (uint32_t)(codes[i] >> 4) << i;
@@ -574,7 +575,59 @@ static void finish_plain(const Found *found, int lane, int high, int offset, uin
 }
 
 /* The numbers of ggml_type */
-enum { Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q2_K = 10, Q3_K = 11, Q4_K = 12, Q5_K = 13, Q6_K = 14, IQ4_NL = 20, IQ4_XS = 23 };
+enum { Q4_0 = 2, Q4_1 = 3, Q5_0 = 6, Q5_1 = 7, Q8_0 = 8, Q2_K = 10, Q3_K = 11, Q4_K = 12, Q5_K = 13, Q6_K = 14, IQ4_NL = 20, IQ4_XS = 23 };
+
+/* Codes around zero: the element of greatest magnitude becomes code 0. */
+INLINE void encode_symmetric(int most, const float *x, uint8_t *out) {
+    uint8_t codes[32];
+    float d = greatest(32, x) / (float)-most, factor = inverse(d);
+    for (int i = 0; i < 32; i++) {
+        int8_t code = (int8_t)(int32_t)(x[i] * factor + ((float)most + 0.5f));
+        codes[i] = (uint8_t)(code > 2 * most - 1 ? 2 * most - 1 : code);
+    }
+    finish_plain(codes, d, 0, most == 16, out);
+}
+
+/* Codes from the least element to the greatest. */
+INLINE void encode_ranged(int most, const float *x, uint8_t *out) {
+    uint8_t codes[32];
+    float low = x[0], high = x[0];
+    for (int i = 1; i < 32; i++) {
+        low = x[i] < low ? x[i] : low;
+        high = x[i] > high ? x[i] : high;
+    }
+    float d = (high - low + 0.0f) / (float)most, factor = inverse(d);
+    for (int i = 0; i < 32; i++) {
+        int8_t code = (int8_t)(int32_t)((x[i] - low) * factor + 0.5f);
+        codes[i] = (uint8_t)(code > most ? most : code);
+    }
+    finish_plain(codes, d, &low, most == 31, out);
+}
+
+INLINE void encode_q8_0(const float *x, uint8_t *out) {
+    float most = 0;
+    for (int i = 0; i < 32; i++) most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+    float d = most / 127.0f, factor = inverse(d);
+    store_half(out, d);
+    for (int i = 0; i < 32; i++) {
+        float value = x[i] * factor, whole = truncf(value);
+        whole += fabsf(value - whole) >= 0.5f ? copysignf(1, value) : 0;
+        out[2 + i] = (uint8_t)(int8_t)whole;
+    }
+}
+
+/* Blocks of 32 elements without a search. */
+CLONES static void encode_plain(int kind, const float *x, int64_t blocks, uint8_t *out, int64_t bytes) {
+    for (; blocks > 0; blocks--, x += 32, out += bytes) {
+        switch (kind) {
+        case Q4_0: encode_symmetric(8, x, out); break;
+        case Q5_0: encode_symmetric(16, x, out); break;
+        case Q4_1: encode_ranged(15, x, out); break;
+        case Q5_1: encode_ranged(31, x, out); break;
+        default: encode_q8_0(x, out);
+        }
+    }
+}
 
 /* The blocks of LANES groups. */
 static void encode_lanes(int kind, const float *x, const float *weights, uint8_t *out) {
@@ -600,11 +653,14 @@ static void encode_lanes(int kind, const float *x, const float *weights, uint8_t
         return;
     case Q4_0: case Q5_0:
         search_32_around_zero(kind == Q4_0 ? 8 : 16, 0, 0, x, weights, &found);
-        for (int lane = 0; lane < LANES; lane++) finish_plain(&found, lane, kind == Q5_0, 0, out + (kind == Q4_0 ? 18 : 22) * lane);
+        for (int lane = 0; lane < LANES; lane++) finish_plain(found.codes + 32 * lane, found.scales[lane], 0, kind == Q5_0, out + (kind == Q4_0 ? 18 : 22) * lane);
         return;
     case Q4_1: case Q5_1:
         search_32_with_minima(kind == Q4_1 ? 15 : 31, 0, 0, x, weights, &found);
-        for (int lane = 0; lane < LANES; lane++) finish_plain(&found, lane, kind == Q5_1, 1, out + (kind == Q4_1 ? 20 : 24) * lane);
+        for (int lane = 0; lane < LANES; lane++) {
+            float least = -found.minima[lane];
+            finish_plain(found.codes + 32 * lane, found.scales[lane], &least, kind == Q5_1, out + (kind == Q4_1 ? 20 : 24) * lane);
+        }
         return;
     case IQ4_NL:
         search_iq4(0, 0, 0, x, weights, &found);
@@ -620,7 +676,12 @@ static void encode_lanes(int kind, const float *x, const float *weights, uint8_t
 EXPORT int isomorph_encode(int kind, const float *x, const float *weights, int64_t elements, uint8_t *out, int64_t bytes);
 EXPORT int isomorph_encode(int kind, const float *x, const float *weights, int64_t elements, uint8_t *out, int64_t bytes) {
     int narrow = kind == Q2_K || kind == Q3_K || kind == Q6_K, searched = (kind >= Q2_K && kind <= Q6_K) || kind == IQ4_NL || kind == IQ4_XS;
-    if (!searched && !(weights && (kind == Q4_0 || kind == Q4_1 || kind == Q5_0 || kind == Q5_1))) return 0;
+    int plain = kind == Q4_0 || kind == Q4_1 || kind == Q5_0 || kind == Q5_1;
+    if (kind == Q8_0 || (plain && !weights)) {
+        encode_plain(kind, x, elements / 32, out, bytes);
+        return 1;
+    }
+    if (!searched && !plain) return 0;
     const int64_t whole = LANES * (narrow ? 16 : 32), step = bytes * whole / (kind >= Q2_K && kind != IQ4_NL ? BLOCK : 32);
     for (; elements >= whole; elements -= whole, x += whole, out += step) {
         encode_lanes(kind, x, weights, out);
