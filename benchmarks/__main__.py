@@ -7,7 +7,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bars, checkpoint, conversions, environments, keras_networks, machine, memory, nodes, operators, page, quantization, tensorflow_graphs
+from benchmarks import (
+    bars,
+    checkpoint,
+    conversions,
+    environments,
+    keras_networks,
+    machine,
+    memory,
+    nodes,
+    operators,
+    page,
+    quantization,
+    tensorflow_graphs,
+    vocabulary,
+)
 from benchmarks.cases import ROOT, Unavailable, cases
 
 RESULTS = ROOT / "benchmarks" / "results.json"
@@ -31,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
         found["checkpoint"] = checkpoint.measure(environments.ours())
     if "quantization" in parts:
         found["quantization"] = quantization.measure(environments.ours())
+    if "vocabulary" in parts:
+        found["vocabulary"] = vocabulary.measure(environments.ours(), None if options.no_peers else _peers(["gguf"], found).get("gguf"))
     if "nodes" in parts:
         found["nodes"] = nodes.counted(_peers(["onnx2tf"], found) if options.nodes else {})
     if "operators" in parts:
@@ -55,8 +71,8 @@ def _keep(found: dict[str, Any], path: Path) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures isomorph beside onnx2tf and tf2onnx, in turns, in one run.")
     parser.add_argument("parts", nargs="*", metavar="PART",
-                        help="conversions, tensorflow, memory, nodes; all of them where none is named; checkpoint, quantization; operators and keras, "
-                        "which take half an hour each")
+                        help="conversions, tensorflow, memory, nodes; all of them where none is named; checkpoint, quantization, vocabulary; operators and "
+                        "keras, which take half an hour each")
     parser.add_argument("--only", default="", metavar="TEXT", help="only models whose name holds this text; the others keep what was measured before")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="conversions of each model by each tool, of which the median counts")
     parser.add_argument("--no-peers", action="store_true", help="measure isomorph alone")

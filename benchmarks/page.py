@@ -50,8 +50,8 @@ def write(found: dict[str, Any]) -> None:
 def text(found: dict[str, Any]) -> str:
     """The whole page."""
     parts = [_head(found), _bars(found), _conversions(found), _tensorflow(found.get("tensorflow", {})), _memory(found.get("memory", {})),
-             _checkpoint(found.get("checkpoint", {})), _quantization(found.get("quantization", {})), _nodes(found.get("nodes", {})),
-             _operators(found.get("operators", {})), _keras(found.get("keras", []))]
+             _checkpoint(found.get("checkpoint", {})), _quantization(found.get("quantization", {})), _vocabulary(found.get("vocabulary", {})),
+             _nodes(found.get("nodes", {})), _operators(found.get("operators", {})), _keras(found.get("keras", []))]
     return "\n".join([*(line for part in parts for line in part), METHOD]) + "\n"
 
 
@@ -216,6 +216,17 @@ def _quantization(found: dict[str, Any]) -> Iterator[str]:
         for name, row in tools.items():
             speed, same = f"{peer / row['cpu']:.1f} ×" if peer else "-", {True: "yes", False: "**no**", None: "-"}[row["same"]]
             yield f"| {scheme} | {name} | {row['cpu']:.2f} | {speed} | {row['rss'] / 1e6:.0f} | {row['failure'] or same} |"
+    yield ""
+
+
+def _vocabulary(found: dict[str, Any]) -> Iterator[str]:
+    if not found:
+        return
+    what = (f"A GGUF of {found['bytes'] / 1e6:.0f} MB with {found['tokens']:,} tokens, opened in a process that has everything imported: CPU time, and how "
+            "much the greatest resident memory grows.")
+    yield from ("## A large vocabulary", "", what, "", "| tool | CPU ms | memory MB |", "|---|---|---|")
+    for name, row in found["rows"].items():
+        yield f"| {name} | {row['cpu'] * 1e3:.0f} | {row['rss'] / 1e6:.0f} |"
     yield ""
 
 
