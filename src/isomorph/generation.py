@@ -91,9 +91,7 @@ class Generation:
             return runtime.Session(self.artifact.path, "gguf", runtime="llama", threads=threads, timeout=self.timeout)
         model = networks.graph(named)
         path = Path(self.folder.name) / "model.onnx"
-        write = _table.get("onnx").write
-        assert write is not None
-        write(model, path)
+        _table.get("onnx").writer(model, path)
         return runtime.Session(path, "onnx", threads=threads, options={"carry": _carried(model)}, timeout=self.timeout)
 
     def embedding(self, text: str) -> np.ndarray:

@@ -47,9 +47,7 @@ def measure_importance(source: Any, text: str | Path, destination: str | Path, *
     sums: dict[str, np.ndarray] = {}
     with tempfile.TemporaryDirectory(prefix="isomorph-") as folder:
         path = Path(folder) / "model.onnx"
-        write = _table.get("onnx").write
-        assert write is not None
-        write(model, path)
+        _table.get("onnx").writer(model, path)
         progress.start("measure", count, "chunks")
         with Session(path, "onnx", threads=threads or os.cpu_count() or 1, timeout=600.0) as session:
             for place in range(count):
@@ -61,9 +59,7 @@ def measure_importance(source: Any, text: str | Path, destination: str | Path, *
                 progress.advance(1)
         progress.finish()
     content = checkpoint(sums, dict.fromkeys(sums, count * chunk), chunks=count, chunk=chunk, texts=[str(text)])
-    writer = _table.get("gguf").write
-    assert writer is not None
-    written = writer(content, Path(destination), force=force)
+    written = _table.get("gguf").writer(content, Path(destination), force=force)
     facts = {"path": written.subject, "weights": len(sums), "chunks": count, "tokens": count * chunk}
     return Report(written.subject, [*reader.findings, *findings], facts)
 

@@ -44,10 +44,10 @@ def to_torch(content: Model | Checkpoint) -> Any:
     torch = _torch()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         if isinstance(content, Checkpoint):
-            _table.get("torch").write(content, Path(folder) / "weights.pt")  # type: ignore[misc]
+            _table.get("torch").writer(content, Path(folder) / "weights.pt")
             return torch.load(Path(folder) / "weights.pt", weights_only=True)
         path = Path(folder) / "program.pt2"
-        _table.get("torch_export").write(from_hub(to_hub(content), "torch"), path)  # type: ignore[misc]
+        _table.get("torch_export").writer(from_hub(to_hub(content), "torch"), path)
         return torch.export.load(str(path)).module()
 
 
@@ -56,7 +56,7 @@ def _read(path: Path, form: str) -> Any:
     from isomorph.artifact import Artifact
     from isomorph.dialects import to_hub
     from isomorph.formats import _table
-    content = _table.get(form).read(Artifact.open(path))  # type: ignore[misc]
+    content = _table.get(form).reader(Artifact.open(path))
     return content if isinstance(content, Checkpoint) else to_hub(content)
 
 

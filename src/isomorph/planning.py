@@ -88,10 +88,9 @@ class Plan:
         path = Path(destination)
         _never_the_source(self.source, path)
         assert self.result is not None
-        assert self.target.write is not None
         start = time.perf_counter()
         progress.start(f"write {path.name}")
-        written = self.target.write(self.result, path, force=force, progress=progress, **_accepted(self.target.write, self.options))
+        written = self.target.writer(self.result, path, force=force, progress=progress, **_accepted(self.target.writer, self.options))
         progress.finish()
         report = Report(str(path), [*self.findings, *written.findings], {
             "source": {"path": self.source.where, "format": self.match.format, "bytes": self.source.size},
@@ -351,8 +350,7 @@ def _accepted(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _accepted_by_dialect(known: frozenset[str], made: Plan) -> dict[str, Any]:
     """The options that the mapping takes. Raises `Usage` for one that neither it nor the writer takes."""
-    assert made.target.write is not None
-    writers = inspect.signature(made.target.write).parameters
+    writers = inspect.signature(made.target.writer).parameters
     reader = _table.get(made.match.format).read
     readers = inspect.signature(reader).parameters if reader is not None else {}
     if strange := [name for name in made.options if name not in known and name not in writers and name not in readers and name != "input_shapes"]:

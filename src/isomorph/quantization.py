@@ -45,9 +45,7 @@ def quantize(source: Any, destination: str | Path, *, scheme: str, pure: bool = 
         _told(result.metadata, matrix, importance)
     findings = [*content.findings, *_again(content, result), *_unweighed(name, chosen, matrix)]
     start = time.perf_counter()
-    writer = _table.get("gguf").write
-    assert writer is not None
-    written = writer(result, path, force=force, progress=progress, shard_bytes=shard_bytes)
+    written = _table.get("gguf").writer(result, path, force=force, progress=progress, shard_bytes=shard_bytes)
     seconds = time.perf_counter() - start
     kinds = {name: kind_of(tensor) for name, tensor in result.items()}
     rows: list[dict[str, Any]] = [{"name": name, "type": kind, "shape": list(dims_of(result[name]))} for name, kind in kinds.items()]
@@ -171,9 +169,7 @@ def _again(content: Checkpoint, result: Checkpoint) -> list[Finding]:
 
 def _measure(rows: list[dict[str, Any]], content: Checkpoint, written: str, progress: Progress) -> None:
     """Adds `snr_db` to each row: what was written, read back, against the source. None where they are equal or no floats."""
-    reader = _table.get("gguf").read
-    assert reader is not None
-    again = reader(Artifact.open(written))
+    again = _table.get("gguf").reader(Artifact.open(written))
     progress.start("measure", len(rows), "tensors")
     for row in rows:
         row["snr_db"] = _snr(content[row["name"]], again[row["name"]])

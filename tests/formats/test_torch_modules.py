@@ -92,10 +92,10 @@ def test_modules_inside_each_other_without_end_are_unsafe(tmp_path):
         inside = b"(dVx\n" + level + b"q%cs" % (number + 1) + again
         level = b"ctorch.nn.modules.container\nSequential\n)\x81" + dictionary(_modules=inside, _parameters=EMPTY) + b"b"
     source = saved(tmp_path / "bomb.pt", level)
-    started = time.monotonic()
+    started = time.process_time()
     with pytest.raises(Unsafe):
         torch.network(isomorph.artifact.Artifact.open(source))
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_a_shape_without_a_name_is_that_of_the_first_input(tmp_path):

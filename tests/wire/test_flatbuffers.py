@@ -178,9 +178,9 @@ def test_overlapping_vectors_cannot_multiply_the_file():
 
 
 def test_the_tflite_schema_is_read_quickly_and_whole():
-    begin = time.perf_counter()
+    begin = time.process_time()
     schema = flatbuffers.schema.__wrapped__("tflite")
-    assert time.perf_counter() - begin < 0.1
+    assert time.process_time() - begin < 0.1
     assert schema.identifier == b"TFL3"
     assert schema.enum("BuiltinOperator").numbers["STABLEHLO_CASE"] == 209
     conv = schema.kind("Conv2DOptions").fields

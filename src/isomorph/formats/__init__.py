@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from isomorph.errors import Unsupported
+
 
 @dataclass(frozen=True)
 class Match:
@@ -46,3 +48,17 @@ class Format:
     dialect: str = ""                # the dialect of the graphs it reads and writes
     can: Capabilities = Capabilities()
     of: str = ""                     # the kind of network that it is for, where it is not for any
+
+    @property
+    def reader(self) -> Callable[..., Any]:
+        """`read`. Raises `Unsupported` where the format is only recognised."""
+        if self.read is None:
+            raise Unsupported(f"isomorph recognises {self.title} but does not read it")
+        return self.read
+
+    @property
+    def writer(self) -> Callable[..., Any]:
+        """`write`. Raises `Unsupported` where isomorph does not write the format."""
+        if self.write is None:
+            raise Unsupported(f"isomorph does not write {self.title}")
+        return self.write

@@ -101,10 +101,8 @@ def read(artifact: Artifact, *, progress: Progress = SILENT) -> Checkpoint:
     if folder is None or found is None:
         raise Unsupported("the folder holds no weights that are read as a whole", where=artifact.where, hint="give one of its files")
     file = folder.child(found[0])
-    reader = _table.get(found[1]).read
     assert file is not None
-    assert reader is not None
-    content = reader(file, progress=progress)
+    content = _table.get(found[1]).reader(file, progress=progress)
     texts = {name: _text(folder.child(name)) for name in BESIDE if name in folder.names}
     return Checkpoint(content.tensors, dict(content.metadata) | {PREFIX + name: text for name, text in texts.items() if text is not None}, content.findings)
 

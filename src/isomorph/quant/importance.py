@@ -56,9 +56,7 @@ def read(path: str | Path) -> Importance:
 
 
 def _of_gguf(artifact: Artifact) -> Importance:
-    reader = _table.get("gguf").read
-    assert reader is not None
-    content = reader(artifact)
+    content = _table.get("gguf").reader(artifact)
     names = [name.removesuffix(SUMS) for name in content if name.endswith(SUMS)] if isinstance(content, Checkpoint) else []
     if not names or any(f"{name}{COUNTS}" not in content for name in names):
         raise Damaged("the file holds no importance matrix: tensors in_sum2 and counts for each weight", where=artifact.where)

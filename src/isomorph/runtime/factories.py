@@ -31,9 +31,7 @@ class Program:
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         place = Path(self.folder.name)
         self.path = place / "program.pt2"
-        write = _table.get("torch").write
-        assert write is not None
-        write(content, place / "weights.pt")
+        _table.get("torch").writer(content, place / "weights.pt")
         options = {"factory": factory, "shapes": {name: list(shape) for name, shape in shapes.items()}, "program": str(self.path),
                    "facts": str(place / "facts.json"), "folders": folders()}
         session = Session(place / "weights.pt", "torch", runtime="torch", options=options, timeout=timeout)
@@ -48,9 +46,7 @@ class Program:
 
     def model(self) -> Model:
         """The program as our own reader reads it."""
-        read = _table.get("torch_export").read
-        assert read is not None
-        model = read(Artifact.open(self.path))
+        model = _table.get("torch_export").reader(Artifact.open(self.path))
         model.findings += self.findings()
         return model
 

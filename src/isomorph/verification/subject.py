@@ -176,9 +176,7 @@ class Subject:
 def rewritten_session(hub: Model, folder: Path, timeout: float, threads: int = 1) -> Iterator[Session]:
     """A hub model written as ONNX into `folder` and loaded in ONNX Runtime."""
     path = folder / "model.onnx"
-    write = _table.get("onnx").write
-    assert write is not None
-    write(hub, path)
+    _table.get("onnx").writer(hub, path)
     with Session(path, "onnx", timeout=timeout, threads=threads) as session:
         yield session
 
