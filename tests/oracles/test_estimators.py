@@ -11,7 +11,7 @@ import pytest
 import isomorph
 from isomorph import dialects
 from isomorph.artifact import Artifact
-from isomorph.formats import saved_model
+from isomorph.formats import _table, saved_model
 from isomorph.model import Model
 from tests import environments
 from tests.oracles.test_tensorflow import difference, ran
@@ -61,6 +61,16 @@ def test_a_default_of_a_feature_is_said(exported: Path) -> None:
     model = read(exported, "linear", "predict")
     assert [finding.message for finding in model.findings if finding.code == "tf.example-default"] == \
         ["the feature 'age' has to be given: a message without it stands for [30.0]"]
+
+
+@pytest.mark.parametrize("to", ["tflite", *(pytest.param(to, marks=pytest.mark.slow) for to in ("saved_model", "tfjs_graph", "graphdef"))])
+def test_a_network_of_columns_goes_to_other_runtimes(exported: Path, to: str, tmp_path: Path) -> None:
+    """Vocabularies, weights and counts of features go along; nothing there has a size that is known beforehand."""
+    for name in {"tensorflow", "tfjs" if to == "tfjs_graph" else "tensorflow"}:
+        environments.use(name)
+    report = isomorph.convert(exported / "linear", tmp_path / _table.output_name(to, "out"), to=to)
+    assert report.facts["verified"] == "native"
+    assert {item["name"] for item in report.facts["outputs"]} == {"classes", "scores"}
 
 
 def test_tensorflow_itself_is_given_messages(exported: Path, tmp_path: Path) -> None:

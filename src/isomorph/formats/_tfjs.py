@@ -126,7 +126,7 @@ def stored(constants: Iterable[tuple[str, Any]], dtype: str | None = None) -> tu
     found, narrowed = [], 0
     kinds: set[str] = set()
     for name, item in constants:
-        kind = "STRING" if isinstance(item, list) else NAME[type_of(item)]
+        kind = NAME[type_of(item)]
         if kind not in STORED_AS:
             raise Unsupported(f"TensorFlow.js has no type for the {kind} of {name}", where=name)
         short = NARROWED.get(dtype or "", "") if STORED_AS[kind] == "float32" and item.nbytes >= LEAST_NARROWED else ""
@@ -144,10 +144,9 @@ def stored(constants: Iterable[tuple[str, Any]], dtype: str | None = None) -> tu
 
 def _texts(name: str, item: Any) -> Stored:
     from isomorph.wire.tfjs_weights import Stored
-    texts = item if isinstance(item, list) else list(item.numpy().reshape(-1))
+    texts = list(item.numpy().reshape(-1))
     data = b"".join(len(text).to_bytes(4, "little") + bytes(text) for text in texts)
-    shape = [len(texts)] if isinstance(item, list) else list(dims_of(item))
-    return Stored({"name": name, "shape": shape, "dtype": "string"}, len(data), lambda: [data])
+    return Stored({"name": name, "shape": list(dims_of(item)), "dtype": "string"}, len(data), lambda: [data])
 
 
 def _plain(name: str, item: Any, dtype: str) -> Stored:

@@ -14,6 +14,7 @@ from isomorph.formats._graphdef_writer import Encoder, type_of_value
 from isomorph.formats._tf_tensors import ELEMENT, schema, shape_of, type_name
 from isomorph.model import Model, Signature
 from isomorph.report import Finding, Severity
+from isomorph.tensors import array_tensor
 from isomorph.wire import protobuf_json, tfjs_weights
 from isomorph.wire.protobuf import Record
 from isomorph.wire.tf_operators import REFERENCE, TYPES, operator
@@ -197,8 +198,16 @@ def _emptied(nodes: Sequence[Record]) -> list[tuple[str, Any]]:
             tensor = node.attr["value"].tensor
             data = tensor.__dict__.pop("tensor_content", None)
             words = tensor.__dict__.pop("string_val", None)
-            found.append((node.name, words if data is None else data.tensor))
+            found.append((node.name, _texts(node.name, words, shape_of(tensor.tensor_shape)) if data is None else data.tensor))
     return found
+
+
+def _texts(name: str, words: Sequence[bytes], dims: Sequence[int] | None) -> Any:
+    """A constant of texts."""
+    import numpy as np
+    texts = np.empty(len(words), object)
+    texts[:] = words
+    return array_tensor(texts.reshape(dims or ()), name)
 
 
 def _rename_constants(function: Record) -> None:

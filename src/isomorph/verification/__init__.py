@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -257,11 +258,12 @@ def first_that_runs(subject: Subject, session: Session, given: Mapping[str, Give
 
 
 def _corresponding(mine: Sequence[Port], theirs: Sequence[Port], kind: str, report: Report) -> dict[str, str]:
-    """Names of the first model -> names of the second: by name, else by name without decoration, else by order. Raises `Mismatch` where the counts differ."""
+    """Names of the first model -> names of the second: by name, else by name without decoration or with TensorFlow's for what
+    Python could not call so, else by order. Raises `Mismatch` where the counts differ."""
     if len(mine) != len(theirs):
         raise Mismatch(f"one model has {len(mine)} {kind}, the other {len(theirs)}", where=report.subject,
                        hint=f"{', '.join(map(str, mine))} against {', '.join(map(str, theirs))}")
-    for key in (lambda name: name, lambda name: name.rpartition("/")[2].partition(":")[0].lower()):
+    for key in (lambda name: name, lambda name: name.rpartition("/")[2].partition(":")[0].lower(), lambda name: re.sub(r"\W", "_", name).lower()):
         left, right = {key(port.name): port.name for port in mine}, {key(port.name): port.name for port in theirs}
         if left.keys() == right.keys() and len(left) == len(mine):
             return {name: right[short] for short, name in left.items()}
@@ -277,6 +279,8 @@ def _translated(feeds: Feeds, names: Mapping[str, str], ports: Sequence[Port], r
         array, port = feeds.arrays[mine], wanted[theirs]
         if port.shape is not None and port.dtype != "object" and array.dtype.name != port.dtype:
             report.add("verify.cast", Severity.INFO, mine, f"fed as {port.dtype} to the second model, the first takes {array.dtype.name}")
+            if array.dtype.kind in "OSU":
+                raise Mismatch(f"the first model takes texts as {mine!r}, the second numbers as {theirs!r}", where=report.subject)
             array = array.astype(element_dtype(port.dtype))
         arrays[theirs] = array
     return arrays

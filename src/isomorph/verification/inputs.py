@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SIZES = ((16, 64), (32, 48), (64, 32), (128, 128), (224, 224), (256, 256), (320, 320), (512, 512), (576, 576), (640, 640), (1, 96), (8, 8))
 IMAGE_RANK = 4
 PASSING = frozenset({"Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Expand", "Slice", "Concat", "Where", "Clip"})
+PICKING = frozenset({"Gather", "GatherND", "GatherElements", "Compress"})       # some of their first input
 INDEXING = {"Gather": 1, "GatherND": 1, "GatherElements": 1}       # which input holds the indices
 LARGEST_INDEX = 1000
 UNNAMED = (None, "", "?")
@@ -215,10 +216,18 @@ def _undropped(value: onnx_ir.Value) -> Limit | None:
 
 
 def _looked_up(value: onnx_ir.Value) -> Limit | None:
-    """The keys of the table that a text is looked up in."""
-    tables = (node.attributes.get("keys_strings") for node, _ in value.uses() if node.op_type == "LabelEncoder")
-    found = next((table for table in tables if table is not None), None)
-    return Limit(texts=tuple(found.as_strings())) if found is not None else None
+    """The keys of the table that a text is looked up in, maybe moved before."""
+    queue, seen = [value], {id(value)}
+    while queue:
+        for node, place in queue.pop().uses():
+            table = node.attributes.get("keys_strings") if node.op_type == "LabelEncoder" else None
+            if table is not None:
+                return Limit(texts=tuple(table.as_strings()))
+            if node.op_type in PASSING or (node.op_type in PICKING and place == 0):
+                fresh = [output for output in node.outputs if id(output) not in seen]
+                seen.update(id(output) for output in fresh)
+                queue += fresh
+    return None
 
 
 def _followed(value: onnx_ir.Value) -> Limit | None:
@@ -233,7 +242,7 @@ def _followed(value: onnx_ir.Value) -> Limit | None:
                 axis = node.attributes.get_int("axis", 0)
                 length = data.shape[axis] if len(data.shape) else 0
                 below = min(below or LARGEST_INDEX, length) if isinstance(length, int) else below
-            elif node.op_type in PASSING:
+            elif node.op_type in PASSING or (node.op_type in PICKING and place == 0):
                 fresh = [output for output in node.outputs if id(output) not in seen]
                 seen.update(id(output) for output in fresh)
                 queue += fresh

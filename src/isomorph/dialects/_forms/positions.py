@@ -30,19 +30,28 @@ def wrapped(op: Builder, indices: ir.Value, sizes: list | int | str | None, vect
     )
 
 
+FROM_THE_FRONT = frozenset({"Mod", "ArgMax", "ArgMin", "NonZero"})
+MOVED = frozenset({"Squeeze", "Unsqueeze", "Cast", "Reshape", "Transpose", "Identity", "Concat"})
+
+
 def is_wrapped(value: ir.Value) -> bool:
     """Whether indices are known to count from the front."""
-    array = constant(value)
-    producer = value.producer()
-    return (
-        (array is not None and not (array < 0).any())
-        or (producer is not None and producer.op_type in ("Mod", "ArgMax", "ArgMin", "NonZero", "Range"))
-        or (
-            producer is not None
-            and producer.op_type in ("Squeeze", "Unsqueeze", "Cast", "Reshape", "Concat")
-            and all(is_wrapped(v) for v in producer.inputs[:1])
-        )
-    )
+    array, producer = constant(value), value.producer()
+    if array is not None:
+        return not (array < 0).any()
+    if producer is None:
+        return False
+    if producer.op_type == "Range":
+        start, _, step = map(constant, producer.inputs)
+        return producer.meta.get("bounded", False) or (start is not None and step is not None and start >= 0 and step > 0)
+    given = [part for part in producer.inputs[: None if producer.op_type == "Concat" else 1] if part is not None]
+    return producer.op_type in FROM_THE_FRONT or (producer.op_type in MOVED and all(is_wrapped(part) for part in given))
+
+
+def depth_of(op: Builder, indices: ir.Value) -> int:
+    """How many axes a row of indices names; there may be any number of rows."""
+    depth = op.of(indices)[1][-1]
+    return depth if isinstance(depth, int) else op.reject(f"how many axes the positions {indices.name} name is not known")
 
 
 @positions("Gather")
@@ -73,7 +82,9 @@ def slice_by_a_step_of_the_run(op, x, starts, ends, axes: Ints | None = None, st
     far = constant(ends)
     first, last = bound(start), high if far is not None and far.reshape(-1)[0] >= FAR else bound(end)
     last = op.Where(forward, op.Max(first, last), op.Min(first, last))          # a kernel of Range takes none that would run away from its end
-    return op.Gather(x, op.Range(first, last, step), axis=axis)
+    chosen = op.Range(first, last, step)
+    chosen.producer().meta["bounded"] = True
+    return op.Gather(x, chosen, axis=axis)
 
 
 FAR = np.iinfo(np.int32).max               # an end that is beyond every axis
@@ -83,7 +94,7 @@ FAR = np.iinfo(np.int32).max               # an end that is beyond every axis
 def gather_nd(op, x, indices, *, batch_dims=0):
     """Batch axes become leading coordinates."""
     _, sizes = op.of(x)
-    depth = op.static(indices)[-1]
+    depth = depth_of(op, indices)
     if batch_dims:
         lead = op.static(indices)[:-1]
         grids = [
@@ -100,8 +111,9 @@ def gather_nd(op, x, indices, *, batch_dims=0):
 def scatter_nd(op, x, indices, updates, *, reduction="none"):
     """The kernel adds updates to zeros. Overwriting: a scattered count of ones chooses between old and new."""
     _rank, sizes = op.of(x)
-    depth = op.static(indices)[-1]
-    indices = wrapped(op, indices, sizes[:depth], lambda: shape_of(op, x, *range(depth)))
+    depth = depth_of(op, indices)
+    if not is_wrapped(indices):
+        indices = wrapped(op, indices, sizes[:depth], lambda: shape_of(op, x, *range(depth)))
     shape = shape_of(op, x)
     work = x.dtype if x.dtype in (ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64, ir.DataType.INT8, ir.DataType.UINT8) else ir.DataType.FLOAT
     data, new = (value if value.dtype == work else op.Cast(value, to=int(work)) for value in (x, updates))

@@ -88,7 +88,7 @@ def scatter_nd(op, x, indices, updates, *, reduction="none"):
         return positions.scatter_nd(op, x, indices, updates, reduction=reduction)
     if positions.is_wrapped(indices):
         return NotImplemented
-    depth = op.static(indices)[-1]
+    depth = positions.depth_of(op, indices)
     places = positions.wrapped(op, indices, op.of(x)[1][:depth], lambda: shape_of(op, x, *range(depth)))
     return op.ScatterND(x, places, updates, reduction=reduction)
 
@@ -123,7 +123,8 @@ def unique(op, x, *, axis=None, sorted=1):
     y, places, counts = op.DistinctRows(data, axis=along, _outputs=3, _dtype=x.dtype, _shape=shape)
     places.dtype = counts.dtype = ir.DataType.INT64
     places.shape, counts.shape = ir.Shape([count]), ir.Shape([None])
-    first = op.SegmentFirst(op.const(np.arange(count)), places, op.Size(counts), _dtype=ir.DataType.INT64, _shape=[None])
+    each = op.const(np.arange(count)) if isinstance(count, int) else op.Range(np.int64(0), op.Size(places), np.int64(1))
+    first = op.SegmentFirst(each, places, op.Size(counts), _dtype=ir.DataType.INT64, _shape=[None])
     if not sorted:
         return [op.Identity(y), first, op.Identity(places), op.Identity(counts)][:len(op.outputs)]
     _, order = op.TopK(y, op.Reshape(op.Size(y), [1]), largest=0, _outputs=2)

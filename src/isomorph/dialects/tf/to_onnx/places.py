@@ -160,7 +160,24 @@ def roll(op, x, shift: Ints, axis: Ints):
 @to_onnx("Gather", "GatherV2", "ResourceGather")
 def gather(op, x, places, axis: Int = 0, *, batch_dims=0, validate_indices=1, dtype=""):
     x = read(op, x)
-    return lite.gather(op, x, places, axis=axis, batch_dims=batch_dims)
+    return lite.gather(op, x, places, axis=axis, batch_dims=batch_dims) if axis or batch_dims else chosen_rows(op, x, places)
+
+
+def chosen_rows(op: Any, x: Value, places: Value) -> Value:
+    """x[places]. Where x are the rows of distinct numbers and `places` says which of them stood where, as lookups of embeddings are written, the rows of the
+    numbers themselves: nothing needs to be distinct."""
+    gather, index = x.producer(), _cast_away(places)
+    numbers = _cast_away(gather.inputs[1]) if gather is not None and gather.op_type == "Gather" and not gather.attributes.get_int("axis", 0) else None
+    made = numbers.producer() if numbers is not None else None
+    if made is not None and made.op_type == "Unique" and numbers is made.outputs[0] and index is made.outputs[2]:
+        return op.Gather(gather.inputs[0], made.inputs[0], axis=0)      # type: ignore[union-attr]
+    return lite.gather(op, x, places, axis=0, batch_dims=0)
+
+
+def _cast_away(value: Value) -> Value:
+    """What a chain of Cast and Identity begins with."""
+    node = value.producer()
+    return _cast_away(node.inputs[0]) if node is not None and node.op_type in ("Cast", "Identity") and node.inputs[0] is not None else value
 
 
 def read(op: Any, x: Value) -> Value:

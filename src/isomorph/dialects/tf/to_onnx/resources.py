@@ -9,6 +9,7 @@ import onnx_ir as ir
 from isomorph.dialects._lower import Builder, constant
 from isomorph.dialects.tf.to_onnx.lowering import Lookup, TfBuilder, Variable
 from isomorph.dialects.tf.to_onnx.operators import FLOAT, FLOATING, INT64, STRING, Value, to_onnx
+from isomorph.dialects.tf.to_onnx.places import chosen_rows
 from isomorph.dialects.tflite.to_onnx.operators import longs
 
 # ---- variables
@@ -338,7 +339,7 @@ def sparse_fill_empty_rows(op, places, values, shape, default):
 @to_onnx("SparseSegmentSum", "SparseSegmentMean", "SparseSegmentSqrtN", "SparseSegmentSumWithNumSegments", "SparseSegmentMeanWithNumSegments")
 def sparse_segments(op, x, places, ids, count=None, *, sparse_gradient=0, **rest):
     """Rows of x are gathered first, then added up in their segments."""
-    rows, segment = op.Gather(x, longs(op, places), axis=0), longs(op, ids)
+    rows, segment = chosen_rows(op, x, places), longs(op, ids)
     number = op.Add(op.ReduceMax(op.Concat(segment, op.const([-1]), axis=0), keepdims=1), [1]) if count is None else op.Reshape(longs(op, count), [1])
     rank = op.of(x)[0]
     shape = op.Concat(number, op.Shape(rows, start=1), axis=0) if rank > 1 else number
