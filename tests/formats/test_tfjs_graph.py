@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import copy
 import json
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,52 @@ def test_types_that_the_runtime_does_not_know_stand_in_the_signature(kind: str, 
     total = run(tmp_path / "js" / "model.json", {"x": one, "y": two}, tmp_path)["z"]
     assert total.dtype == one.dtype
     np.testing.assert_array_equal(total, one + two)
+
+
+TABLES = Path(__file__).parent.parent / "golden" / "tfjs_tables.tar.xz"
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models with tables, as TensorFlow.js' own converter wrote them."""
+    folder = tmp_path_factory.mktemp("tables")
+    with tarfile.open(TABLES) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_tables_are_filled_by_the_second_graph(tables: Path, name: str, tmp_path: Path) -> None:
+    """One generation shares a table by the name of its node, the other hands it over by number."""
+    found = run(tables / name / "model.json", {"words": np.array(["red", "blue", "none of them"], object)}, tmp_path)
+    assert found["number"].tolist() == [3, 2, -1]
+    assert found["weight"].tolist() == [4, 3, 1]
+    if name == "two":
+        assert found["letter"].tolist() == ["r", "b", "none"]
+        assert found["size"] == 3
+
+
+@pytest.mark.parametrize("broken", [lambda document: document.update(modelInitializer={"node": [{"name": "a", "op": "NoOp"}]}),
+                                    lambda document: document.update(modelInitializer=[1]),
+                                    lambda document: document["initializerSignature"]["outputs"]["Identity:0"].update(name="nothing"),
+                                    lambda document: document["signature"]["inputs"]["unknown:0"].update(name="nothing")])
+def test_a_table_that_nothing_makes(tables: Path, broken: Any, tmp_path: Path) -> None:
+    document = json.loads((tables / "two" / "model.json").read_text())
+    broken(document)
+    (tables / "two" / "broken.json").write_text(json.dumps(document))
+    with pytest.raises(Damaged):
+        isomorph.convert(tables / "two" / "broken.json", tmp_path / "out.onnx", verify=False)
+
+
+def test_constants_of_texts_keep_their_shape(tmp_path: Path) -> None:
+    """Compared words of a small table, and a matrix of texts."""
+    words = onnx.helper.make_tensor("words", onnx.TensorProto.STRING, [2, 2], [b"a", b"b", b"c", b"d"])
+    node = onnx.helper.make_node("Gather", ["words", "x"], ["y"], axis=1)
+    graph = onnx.helper.make_graph([node], "g", [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.INT64, [3])],
+                                   [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.STRING, [2, 3])], [words])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10), tmp_path / "words.onnx")
+    isomorph.convert(tmp_path / "words.onnx", tmp_path / "js", to="tfjs_graph", verify=False)
+    assert run(tmp_path / "js", {"x": np.array([1, 0, 1])}, tmp_path)["y"].tolist() == [["b", "a", "b"], ["d", "c", "d"]]
 
 
 def test_written_shards_are_those_of_the_manifest(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Published models of TensorFlow.js to other formats, and other models to TensorFlow.js: each side in its own runtime, and the result in a browser as well."""
 from __future__ import annotations
 
+import json
+import tarfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import browser
 import environments
 import numpy as np
+import onnx
 import pytest
 from zoo import catalogue, zoo
 
@@ -60,6 +63,33 @@ def test_narrow_weights(dtype: str, bound: float, share: float, tmp_path: Path) 
     with results[0] as exact, results[1] as narrow:
         assert np.abs(exact.run({"image": images})["probabilities"] - narrow.run({"image": images})["probabilities"]).max() < bound
     assert farthest(isomorph.convert(tmp_path / "narrow" / "model.json", tmp_path / "back.onnx", to="onnx")) < 1e-5
+
+
+def test_a_large_table_is_a_table(tmp_path: Path) -> None:
+    """It is filled by the second graph of the file, and looked into in any shape; the words of the table are what is asked for."""
+    words = [f"word {number}" for number in range(1000)]
+    nodes = [onnx.helper.make_node("LabelEncoder", ["x"], ["number"], domain="ai.onnx.ml", keys_strings=words, values_int64s=list(range(1000))),
+             onnx.helper.make_node("LabelEncoder", ["k"], ["word"], domain="ai.onnx.ml", keys_int64s=list(range(300)), values_strings=words[:300])]
+    kinds = onnx.TensorProto
+    sides = [[onnx.helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in side]
+             for side in ([("x", kinds.STRING, ["batch", 3]), ("k", kinds.INT64, [4])], [("number", kinds.INT64, ["batch", 3]), ("word", kinds.STRING, [4])])]
+    opsets = [onnx.helper.make_opsetid("", 21), onnx.helper.make_opsetid("ai.onnx.ml", 4)]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", *sides), opset_imports=opsets, ir_version=10), tmp_path / "words.onnx")
+    report = isomorph.convert(tmp_path / "words.onnx", tmp_path / "js", to="tfjs_graph")
+    assert farthest(report) == 0
+    assert [finding.code for finding in report.findings].count("tfjs.table") == 2
+    document = json.loads((tmp_path / "js" / "model.json").read_text())
+    assert [node["op"] for node in document["modelInitializer"]["node"]].count("LookupTableImportV2") == 2
+    assert farthest(isomorph.convert(tmp_path / "js", tmp_path / "back.onnx")) == 0
+
+
+def test_tables_of_the_converter(tmp_path: Path) -> None:
+    """As TensorFlow.js fills them and looks into them, by numbers that both graphs of the file give them."""
+    with tarfile.open(Path(__file__).parent.parent / "golden" / "tfjs_tables.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    report = isomorph.convert(tmp_path / "two" / "model.json", tmp_path / "two.onnx")
+    assert farthest(report) == 0
+    assert len(report.facts["outputs"]) == 4
 
 
 def test_in_a_browser(tmp_path: Path) -> None:

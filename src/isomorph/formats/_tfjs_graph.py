@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import Damaged, Unsupported
-from isomorph.formats import _tfjs
+from isomorph.formats import _tfjs, _tfjs_initializer
 from isomorph.formats._frozen import Frozen
 from isomorph.formats._graphdef import Decoder, split_reference
 from isomorph.formats._graphdef_writer import Encoder, type_of_value
 from isomorph.formats._tf_tensors import ELEMENT, schema, shape_of, type_name
 from isomorph.model import Model, Signature
-from isomorph.report import Finding, Severity
+from isomorph.report import Finding
 from isomorph.tensors import array_tensor
 from isomorph.wire import protobuf_json, tfjs_weights
 from isomorph.wire.protobuf import Record
@@ -36,6 +36,7 @@ def read(artifact: Artifact) -> Model:
         raise Damaged("there is no model.json", where=artifact.where)
     document = _tfjs.document(file)
     graph_def = protobuf_json.read(document.get("modelTopology"), schema()["GraphDef"], f"{file.where}, modelTopology", file.limits, ENUMS)
+    targets = _tfjs_initializer.joined(graph_def, document, file.where, file.limits, ENUMS)
     stored = tfjs_weights.read(document.get("weightsManifest"), file.path.parent if file.path is not None else None, file.where, file.limits)
     decoder = Decoder(graph_def, file.where, file.limits, content=lambda node: _content(node, stored, file.where))
     signature = _signature(document)
@@ -46,7 +47,7 @@ def read(artifact: Artifact) -> Model:
         outputs = {node.name: node.name for node in graph_def.node if node.name not in read_by and node.op not in SILENT}
     if not inputs:
         inputs = {node.name: node.name for node in graph_def.node if node.op in ("Placeholder", "PlaceholderV2")}
-    graph = decoder.model(list(inputs.values()), list(outputs.values()))
+    graph = decoder.model(list(inputs.values()), list(outputs.values()), targets=targets)
     for values in (graph.graph.initializers, *(function.graph.initializers for function in graph.functions.values())):
         for name, value in values.items():
             if name in stored and stored[name].stored != stored[name].dtype:
@@ -60,13 +61,10 @@ def read(artifact: Artifact) -> Model:
                       {name: str(value.name) for name, value in zip(outputs, graph.graph.outputs, strict=True)})
     metadata = {key: document[key] for key in ("generatedBy", "convertedBy", "userDefinedMetadata") if document.get(key) is not None}
     metadata["nodes"] = len(graph_def.node)
-    findings = []
-    if document.get("modelInitializer"):
-        findings.append(Finding("tfjs.initializer", Severity.MEDIUM, file.where, "the graph that fills its tables is left out"))
-    return Model(graph, "tfjs", [names], metadata, findings)
+    return Model(graph, "tfjs", [names], metadata, [])
 
 
-SILENT = ("NoOp", "Const", "Placeholder", "PlaceholderV2", "Assert", "Print", "NextIteration")
+SILENT = (*_tfjs_initializer.FILLS[:4], "NoOp", "Const", "Placeholder", "PlaceholderV2", "Assert", "Print", "NextIteration")
 
 
 def _signature(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -129,8 +127,8 @@ def _content(node: Record, stored: dict[str, tfjs_weights.Weight], where: str) -
 
 # ---- writing
 
-def topology(model: Model) -> tuple[dict[str, Any], dict[str, Any], list[tuple[str, Any]]]:
-    """modelTopology, signature, (name, tensor) of every constant. The signature keeps the names that nodes may not have."""
+def topology(model: Model) -> tuple[dict[str, Any], list[tuple[str, Any]]]:
+    """What model.json says of the graph, and (name, tensor) of every constant. The signature keeps the names that nodes may not have."""
     encoder = Frozen(model)
     record, _ = encoder.record()
     constants = _emptied(record.node)
@@ -149,7 +147,10 @@ def topology(model: Model) -> tuple[dict[str, Any], dict[str, Any], list[tuple[s
     for side, names, found in (("inputs", stated.inputs, model.graph.inputs), ("outputs", stated.outputs, model.graph.outputs)):
         pairs = names or {str(value.name): str(value.name) for value in found}
         sides[side] = {name: _info(encoder.names[values[value]], values[value]) for name, value in pairs.items() if value in values}
-    return protobuf_json.write(record, ENUMS), sides, constants
+    document: dict[str, Any] = {"signature": sides}
+    _tfjs_initializer.split(record, document, ENUMS)
+    document["modelTopology"] = protobuf_json.write(record, ENUMS)
+    return document, constants
 
 
 # Types that TensorFlow.js does not know by name -> what it computes them in
@@ -229,11 +230,10 @@ def write(model: Model, path: Path, dtype: str | None, force: bool, advance: Any
     if model.dialect != "tfjs":
         raise Unsupported(f"a graph of the dialect {model.dialect!r} is not one of TensorFlow.js", hint="convert it first: isomorph convert --to tfjs_graph")
     file = path if path.suffix == ".json" else path / "model.json"
-    graph, signature, constants = topology(model)
+    about, constants = topology(model)
     stored, findings = _tfjs.stored(constants, dtype)
     manifest, shards, size = tfjs_weights.manifest_of(stored)
-    document = {"format": "graph-model", "generatedBy": "isomorph", "convertedBy": f"isomorph {_version()}", "signature": signature,
-                "modelTopology": graph, "weightsManifest": manifest}
+    document = {"format": "graph-model", "generatedBy": "isomorph", "convertedBy": f"isomorph {_version()}", **about, "weightsManifest": manifest}
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     with files.inside_new_folders([file.parent]), files.replacing_all([*(file.parent / name for name in shards), file], force=force) as opened:
         tfjs_weights.write(_counted(stored, advance), opened[:-1], size)

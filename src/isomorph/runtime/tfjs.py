@@ -91,13 +91,13 @@ class Loaded:
 
 
 def _ports(found: list[dict[str, Any]], stated: Any) -> list[tuple[dict[str, Any], str]]:
-    """What the model says of its inputs or outputs, each with the name of its tensor."""
+    """What the model says of its inputs or outputs, each with the name of its tensor; tables that its initialiser hands over are no inputs."""
     if not isinstance(stated, dict) or not stated:
         return [({"name": port["name"], "dtype": "object" if port["dtype"] == "string" else port["dtype"], "shape": _shape(port["shape"]), "scale": None},
                  port["name"]) for port in found]
     kinds = {port["name"].split(":")[0]: port for port in found}
     return [({"name": name, "dtype": STATED.get(str(info.get("dtype")), "float32"), "shape": _dims(info), "scale": None},
-             _tensor(str(info["name"]), kinds)) for name, info in stated.items() if "name" in info]
+             _tensor(str(info["name"]), kinds)) for name, info in stated.items() if "name" in info and "resourceId" not in info]
 
 
 def _tensor(name: str, found: dict[str, Any]) -> str:

@@ -101,17 +101,21 @@ def binarizer(op, x, *, threshold=0.0):
 @common("ai.onnx.ml::LabelEncoder")
 def label_encoder(op, x, *, keys_tensor=None, values_tensor=None, default_tensor=None, **columns):
     """Every element is compared with every key, and the value beside the first that is equal is taken."""
-    keys, values = _column(op, "keys", keys_tensor, columns), _column(op, "values", values_tensor, columns)
-    if default_tensor is not None:
-        missing = op.const(default_tensor.numpy().reshape(()))
-    else:
-        usual = {ir.DataType.STRING: "_Unused", ir.DataType.FLOAT: -0.0}.get(values.dtype, -1)
-        kind = values.dtype.name.lower()
-        missing = op.const(np.asarray(columns.get(f"default_{kind}", usual), object if kind == "string" else values.dtype.numpy()))
+    keys, values, missing = table_of(op, keys_tensor, values_tensor, default_tensor, columns)
     rank, _ = op.of(x)
     hits = op.Cast(op.Equal(op.Unsqueeze(x, [rank]), keys), to=int(ir.DataType.INT32))
     found = op.Cast(op.ReduceMax(hits, [rank], keepdims=0), to=int(ir.DataType.BOOL))
     return op.Where(found, op.Gather(values, op.ArgMax(hits, axis=rank, keepdims=0)), missing)
+
+
+def table_of(op: Builder, keys: Any, values: Any, default: Any, columns: dict[str, Any]) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Keys, values and what unknown keys give, as constants."""
+    keys, values = _column(op, "keys", keys, columns), _column(op, "values", values, columns)
+    if default is not None:
+        return keys, values, op.const(default.numpy().reshape(()))
+    usual = {ir.DataType.STRING: "_Unused", ir.DataType.FLOAT: -0.0}.get(values.dtype, -1)
+    kind = values.dtype.name.lower()
+    return keys, values, op.const(np.asarray(columns.get(f"default_{kind}", usual), object if kind == "string" else values.dtype.numpy()))
 
 
 def _column(op: Builder, side: str, tensor: Any, columns: dict[str, Any]) -> ir.Value:

@@ -43,7 +43,7 @@ def is_wrapped(value: ir.Value) -> bool:
         return False
     if producer.op_type == "Range":
         start, _, step = map(constant, producer.inputs)
-        return producer.meta.get("bounded", False) or (start is not None and step is not None and start >= 0 and step > 0)
+        return bool(producer.meta.get("bounded") or (start is not None and step is not None and start >= 0 and step > 0))
     given = [part for part in producer.inputs[: None if producer.op_type == "Concat" else 1] if part is not None]
     return producer.op_type in FROM_THE_FRONT or (producer.op_type in MOVED and all(is_wrapped(part) for part in given))
 

@@ -10,15 +10,19 @@ from collections.abc import Collection
 import numpy as np
 import onnx_ir as ir
 
+from isomorph.dialects._forms.common import label_encoder as compared
 from isomorph.dialects._forms.common import matmul as shared_matmul
+from isomorph.dialects._forms.common import table_of
 from isomorph.dialects._lower import Mapping
 from isomorph.dialects.tf.from_onnx.kernels import kernel_types as tensorflow_types
 from isomorph.dialects.tf.from_onnx.legalize import legalize
 from isomorph.dialects.tf.from_onnx.operators import from_onnx
 from isomorph.dialects.tf.from_onnx.pipeline import Target, target
-from isomorph.passes.decompose import decompose
+from isomorph.formats._graphdef_writer import type_of_value
+from isomorph.passes.decompose import decompose, shape_of
 
 T = ir.DataType
+MOST_COMPARED = 256                         # keys
 # Operators of the hub whose kernel in TensorFlow has none in TensorFlow.js 4.22 (its op_list).
 # Its converter reads the operands of BitwiseAnd under a wrong name, so that no graph with it runs.
 ABSENT = (
@@ -54,6 +58,16 @@ def _rounded_down(op, x, divisor):
     quotient = op.Div(x, divisor)
     quotient.producer().meta["rounds"] = "down"
     return quotient
+
+
+@own("ai.onnx.ml::LabelEncoder")
+def label_encoder(op, x, *, keys_tensor=None, values_tensor=None, default_tensor=None, **columns):
+    """Large tables are tables, which flatten what is looked up. Small ones are compared, because `predict` does that too, and only executeAsync looks up."""
+    keys, values, missing = table_of(op, keys_tensor, values_tensor, default_tensor, columns)
+    if op.static(keys)[0] <= MOST_COMPARED or keys.dtype == T.FLOAT or op.context.graph_of(op.node) is not op.context.graph:
+        return compared(op, x, keys_tensor=keys_tensor, values_tensor=values_tensor, default_tensor=default_tensor, **columns)
+    flat = op.Reshape(x, [-1])
+    return op.Reshape(op.LookedUp(flat, keys, values, missing, _dtype=values.dtype, _shape=flat.shape), shape_of(op, x))
 
 
 @own("Mod")
@@ -98,6 +112,17 @@ def cast(op, x, *, to, **attributes):
     if any(kind.name.startswith("FLOAT8") for kind in (x.dtype, ir.DataType(to))):
         op.reject("TensorFlow.js has no floats of 8 bits")
     return from_onnx.rules["", "Cast"].function(op, x, to=to, **attributes)
+
+
+@kernel("LookedUp")
+def looked_up(op, x, keys, values, missing):
+    """The inputs of the table itself are what fills it: `_tfjs_initializer` brings them into the second graph of the file."""
+    op.lose("tfjs.table", f"a table of {keys.shape[0]} keys is filled when the model is loaded, and looked into by executeAsync only")
+    kinds = {"key_dtype": type_of_value(keys), "value_dtype": type_of_value(values)}
+    table = op.make("HashTableV2", [keys, values], {**kinds, "shared_name": op.context.unique("table")})
+    table.meta["tf_type"] = "resource"
+    table.dtype = None
+    return op.LookupTableFindV2(table, x, missing, _dtype=values.dtype, _shape=x.shape)
 
 
 @kernel("Relu")
