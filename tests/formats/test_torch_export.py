@@ -4,6 +4,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -15,6 +16,7 @@ from isomorph.errors import Damaged, Unsupported
 from isomorph.formats import torch_export
 from isomorph.report import Severity
 
+GOLDEN = Path(__file__).parents[1] / "golden" / "exported_programs"
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
 META = {"dtype": 7, "sizes": [{"as_int": 2}, {"as_int": 3}], "strides": [{"as_int": 3}, {"as_int": 1}], "storage_offset": {"as_int": 0}, "layout": 7}
 CONFIG = {"w": {"path_name": "weight_0", "is_param": True, "use_pickle": False, "tensor_meta": META}}
@@ -56,6 +58,27 @@ def test_the_graph_and_its_symbols(tmp_path):
     assert session.get_inputs()[0].shape == ["s7", 3]
     x = np.array([[1, -2, 3], [-1, 0, -1]], np.float32)
     np.testing.assert_allclose(session.run(None, {"x": x})[0], np.maximum(x @ WEIGHT.T, 0))
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.pt2")), ids=lambda path: path.stem)
+def test_programs_of_every_release_give_what_pytorch_gave(path, tmp_path):
+    """Written by PyTorch 2.1 to 2.8, each of another layout; what the module gives stands beside them."""
+    isomorph.convert(path, tmp_path / "m.onnx", verify=False)
+    session, arrays = onnxruntime.InferenceSession(tmp_path / "m.onnx"), np.load(path.with_suffix(".npz"))
+    free = [value for value in session.get_inputs() if not value.name.endswith("seen")]
+    feeds = {value.name: arrays[f"in{place}"] for place, value in enumerate(free)}
+    states = {value.name: np.zeros(1, np.float32) for value in session.get_inputs() if value not in free}
+    found = dict(zip([value.name for value in session.get_outputs()], session.run(None, feeds | states), strict=True))
+    results = [found.pop(name) for name in list(found) if not name.endswith("/next")]
+    assert len(results) == sum(name.startswith("out") for name in arrays)
+    for place, result in enumerate(results):
+        np.testing.assert_allclose(result, arrays[f"out{place}"], atol=1e-6)
+    for state in found.values():
+        np.testing.assert_allclose(state, [arrays["in0"].sum()], atol=1e-6)
+    if path.stem.startswith("net"):
+        (batch, *_), (other, *_) = (value.shape for value in free)
+        assert isinstance(batch, str)
+        assert batch == other
 
 
 def test_a_pickle_in_the_sample_inputs_is_told_and_not_run():

@@ -34,7 +34,9 @@ TYPES = {1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64", 6: "float16"
 OPERATORS = {"truediv": "div", "mod": "remainder", "floordiv": "floordiv", "and_": "__and__", "or_": "__or__", "not_": "__not__", "not": "__not__",
              "float": "Float", "int": "Int"}
 SILENT_TARGETS = ("_assert_scalar", "_assert_async", "sym_constrain_range", "sym_constrain_range_for_size", "_assert_tensor_metadata", "lift_fresh_copy_")
-OLD_PROGRAM, OLD_WEIGHTS = "serialized_exported_program.json", ("serialized_state_dict.pt", "serialized_state_dict.json", "serialized_constants.pt")
+# Until 2.7; the first releases call pickled tensors .json
+OLD_PROGRAM = "serialized_exported_program.json"
+OLD_WEIGHTS = ("serialized_state_dict.pt", "serialized_state_dict.json", "serialized_constants.pt", "serialized_constants.json")
 MOST_NODES = 1_000_000
 SYMBOL = re.compile(r"Symbol\('(\w{1,64})'[^()]*\)|([A-Za-z_]\w{0,63})")
 
@@ -51,6 +53,8 @@ class Program:
         document = self.document(member)
         self.graph_module = fields(document, "graph_module")
         self.graph, self.signature = fields(self.graph_module, "graph"), fields(self.graph_module, "signature")
+        if "inputs_to_parameters" in self.signature:
+            self.signature = specified(self.graph, self.signature)
         self.tensors = self._read_weights()
         self._look_into_pickles()
         self._look_at_compiled_code()
@@ -63,7 +67,8 @@ class Program:
     def document(self, member: str) -> dict[str, Any]:
         """A JSON member. Raises `Damaged` where it is none, `Unsafe` where it is too long."""
         try:
-            found = json.loads(bytes(self.archive.read(member, self.artifact.limits.json_bytes)).decode("utf-8"))
+            text = bytes(self.archive.read(member, self.artifact.limits.json_bytes)).decode("utf-8")
+            found = json.loads(text, object_hook=without_nulls if member == self.root + OLD_PROGRAM else None)
         except (ValueError, RecursionError) as error:
             raise Damaged(f"{member} is not valid JSON ({str(error)[:80]})", where=self.artifact.where) from None
         if not isinstance(found, dict):
@@ -141,6 +146,28 @@ def fields(value: Any, name: str) -> dict[str, Any]:
 
 def reader(archive: Archive, path: str) -> Any:
     return lambda: archive.read(path)
+
+
+def without_nulls(given: dict[str, Any]) -> dict[str, Any]:
+    """The first releases wrote every member of a union, all but one of them null."""
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def specified(graph: dict[str, Any], signature: dict[str, Any]) -> dict[str, Any]:
+    """The signature of torch 2.1, which says by name which inputs are weights and which outputs buffers become, as specifications in order."""
+    inputs, outputs = [], []
+    for argument in listed(graph.get("inputs")):
+        name = str(fields(argument, "as_tensor").get("name"))
+        given: dict[str, Any] = {"user_input": {"arg": argument}}
+        for kind in ("parameter", "buffer"):
+            if name in fields(signature, f"inputs_to_{kind}s"):
+                given = {kind: {"arg": {"name": name}, f"{kind}_name": signature[f"inputs_to_{kind}s"][name]}}
+        inputs.append(given)
+    for argument in listed(graph.get("outputs")):
+        name = str(fields(argument, "as_tensor").get("name"))
+        buffer = fields(signature, "buffers_to_mutate").get(name)
+        outputs.append({"user_output": {"arg": argument}} if buffer is None else {"buffer_mutation": {"arg": {"name": name}, "buffer_name": buffer}})
+    return {"input_specs": inputs, "output_specs": outputs}
 
 
 def number_in(value: dict[str, Any], name: str) -> int:
@@ -227,6 +254,7 @@ class Graph:
         if "as_tensor" in argument:
             name = str(fields(argument, "as_tensor").get("name"))
             meta = fields(fields(self.program.graph, "tensor_values"), name)
+            meta = fields(meta, "meta") or meta                     # a level more in torch 2.1
             dtype = DType(TYPES.get(number_in(meta, "dtype"), "float32"))
             dims = [dimension(size, f"{name}_{axis}") for axis, size in enumerate(listed(meta.get("sizes")))]
             self.values[name] = Cell(self.lowering.input(name, ir.DataType(dtype.element_type), dims))
@@ -288,7 +316,7 @@ class Graph:
             for place, entry in enumerate(outputs):
                 self.keep(entry, result[place] if isinstance(result, (list, tuple)) and place < len(result) else UNKNOWN)
         elif outputs:
-            of_body = target.startswith("torch.ops.higher_order.") and isinstance(result, (list, tuple)) and len(result) == 1
+            of_body = target.startswith("torch.ops.higher_order.") and "as_tensors" not in outputs[0] and isinstance(result, list) and len(result) == 1
             self.keep(outputs[0], result[0] if of_body else result)
 
     def call(self, target: str, args: list[Any], keywords: dict[str, Any]) -> Any:
