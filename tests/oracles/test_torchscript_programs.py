@@ -15,10 +15,10 @@ from isomorph.runtime.session import Session
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 pytestmark = needs_torch
-CASES = [f"{name}-{kind}" for name in ("network", "attention", "recurrent", "shapes", "choosing", "packaged") for kind in ("scripted", "traced", "frozen")
-         if (name, kind) != ("choosing", "traced")]
+MODULES = ("network", "attention", "recurrent", "shapes", "choosing", "packaged", "equations")
+CASES = [f"{name}-{kind}" for name in MODULES for kind in ("scripted", "traced", "frozen") if (name, kind) != ("choosing", "traced")]
 INPUT_SHAPES = {"attention": {"ids": (-1, -1), "mask": (-1, -1)}, "recurrent": {"x": (-1, -1, 6)}, "shapes": {"x": (2, 4, 6, 6)}, "choosing": {"x": (-1, 5)},
-                "packaged": {"x": (-1, 3)}}
+                "packaged": {"x": (-1, 3)}, "equations": {"x": (2, 5, 3), "numbers": (5,)}}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_the_graph_gives_what_pytorch_gives(folder, tmp_path, case):
             np.testing.assert_allclose(output, expected, rtol=1e-4, atol=2e-5, err_msg=f"output {place} of call {number}")
 
 
-@pytest.mark.parametrize("case", ["network", "attention", "shapes", "recurrent", "network-core", "attention-core", "shapes-core"])
+@pytest.mark.parametrize("case", ["network", "attention", "shapes", "recurrent", "network-core", "attention-core", "shapes-core", "equations"])
 def test_an_exported_program_gives_what_pytorch_gives(folder, tmp_path, case):
     isomorph.convert(folder / f"{case}.pt2", tmp_path / "model.onnx", verify=False)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")

@@ -104,6 +104,23 @@ class Shapes(nn.Module):
                 torch.arange(4, dtype=torch.float32) + x[0, 0, 0, :4], x.roll(1, 2), x.tril(), nn.functional.pixel_shuffle(x, 2), x.pow(3), x // 0.3]
 
 
+class Equations(nn.Module):
+    """What takes rounds: systems of equations, factors of matrices, polynomials of an order, spectra, bags, and writes where a mask is."""
+
+    def forward(self, x: torch.Tensor, numbers: torch.Tensor) -> list[torch.Tensor]:
+        n = numbers.long()
+        square, right = x[:, :3] + torch.eye(3), x[:, 3:].transpose(1, 2)
+        whole = square @ square.transpose(1, 2) + torch.eye(3)
+        factor = torch.linalg.cholesky(whole)
+        q, r = torch.linalg.qr(x)
+        bags = nn.functional.embedding_bag(n, x[0], torch.tensor([0, 2, 2]), mode="mean")
+        written = torch.index_put(x, [x > 0.5], (x * 2)[x > 0.5])
+        return [torch.linalg.inv(square), torch.linalg.solve(square, right), torch.linalg.solve(square, x[:, 3]), torch.linalg.solve(square, x, left=False),
+                factor, torch.cholesky_solve(right, factor), torch.linalg.solve_triangular(whole, right, upper=True), q, r,
+                torch.linalg.matrix_power(square, -2), torch.special.legendre_polynomial_p(x[0, :, 0], n), torch.gcd(n * 6, n.flip(0) + 4),
+                torch.fft.irfftn(x), bags, written, torch.mode(n)[0]]
+
+
 PACKAGES = {"outer_part/__init__.py": "", "outer_part/inner_part/__init__.py": "", "outer_part/shared.py": """
 import torch
 @torch.jit.script
@@ -145,6 +162,7 @@ def make(folder: Path) -> None:
              "attention": (Attention(), (ids, mask), (torch.randint(0, 50, (3, 9)), torch.ones(3, 9, dtype=torch.int64))),
              "recurrent": (Recurrent(), (torch.randn(2, 9, 6),), (torch.randn(3, 4, 6),)),
              "shapes": (Shapes(), (torch.randn(2, 4, 6, 6),), (torch.randn(2, 4, 6, 6),)),
+             "equations": (Equations(), (torch.randn(2, 5, 3), torch.arange(5.0)), (torch.randn(2, 5, 3), torch.tensor([3.0, 0, 4, 4, 1]))),
              "packaged": (packaged(folder), (torch.randn(2, 3),), (torch.randn(4, 3),)),
              "choosing": (Choosing(), (torch.randn(2, 5), 3), (-torch.rand(2, 5), 3))}
     for name, (module, first, second) in cases.items():
@@ -180,7 +198,7 @@ class Counting(nn.Module):
 
 def export(folder: Path, cases: dict) -> None:
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
-    shapes = {"network": ({0: batch},), "attention": ({0: batch, 1: length},) * 2, "shapes": None, "recurrent": ({0: batch},)}
+    shapes = {"network": ({0: batch},), "attention": ({0: batch, 1: length},) * 2, "shapes": None, "recurrent": ({0: batch},), "equations": None}
     for name, dynamic in shapes.items():
         module, first, _ = cases[name]
         program = torch.export.export(module, first if name != "recurrent" else (torch.randn(2, 4, 6),), dynamic_shapes=dynamic)

@@ -382,7 +382,7 @@ class Graph:
             return self.asked(test, [*map(Cell, results), *more]), results, []
         start = [self.machine.tensor(self.machine.plain(value)) for value in carried]
         first = self.asked(test, [*map(Cell, start), *more])
-        return self.machine.cells(emit_loop(self.machine, None, first, start, step))
+        return self.machine.cells(emit_loop(self.lowering, None, first, start, step))
 
     def asked(self, test: Body, args: list[Any]) -> Any:
         (answer,) = self.inside(test, args)

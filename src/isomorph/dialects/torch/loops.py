@@ -13,6 +13,7 @@ from isomorph.dialects.torch.lowering import scalar
 
 if TYPE_CHECKING:
     from isomorph.dialects.torch.interpreter import Interpreter
+    from isomorph.dialects.torch.lowering import Lowering
 
 NUMBERS = (bool, int, float)
 ATTEMPTS = 4                              # how often the shapes of carried values may turn out to be less fixed than thought
@@ -28,11 +29,10 @@ class Pile:
         self.value = value
 
 
-def emit_loop(machine: Interpreter, count: Any, condition: Any, start: Sequence[Any], step: Step) -> list[ir.Value]:
+def emit_loop(lowering: Lowering, count: Any, condition: Any, start: Sequence[Any], step: Step) -> list[ir.Value]:
     """`step(round, values)` makes the nodes of one round and answers whether to go on, the values after it, and values to collect. Carried values may have
     other shapes then, in which case the round is made again with what they have in common. Raises `Rejected` where their ranks differ.
     Returns the carried values, then the collected ones along a new first axis."""
-    lowering = machine.lowering
     outer = lowering.current
     op = lowering.builder("loop")
     first = [value if isinstance(value, ir.Value) else op.const(np.asarray(value)) for value in start]
@@ -58,6 +58,9 @@ def emit_loop(machine: Interpreter, count: Any, condition: Any, start: Sequence[
         if all(_same(shape, other) for shape, other in zip(shapes, wider, strict=True)):
             break
         shapes = wider
+        for node in nodes:                        # of a round that is made again: its constants are used no more
+            for place in range(len(node.inputs)):
+                node.replace_input_with(place, None)
     else:
         raise Rejected("the shapes of what it carries never settle")
     body = ir.Graph(inputs, [*finals, *collected], nodes=nodes, name=lowering.unique(f"{lowering.scope}/body"))
@@ -124,7 +127,7 @@ def run_loop(machine: Interpreter, statement: ast.While | ast.For, env: dict[str
     start = [machine.plain(env[name]) for name in names]
     start = [value if isinstance(value, ir.Value) else op.const(np.asarray(value, {bool: np.bool_, int: np.int64, float: np.float64}[kinds[name]]))
              for name, value in zip(names, start, strict=True)]
-    made = emit_loop(machine, count, None if condition is True else condition, start, step)
+    made = emit_loop(machine.lowering, count, None if condition is True else condition, start, step)
     machine.attributes, machine.changed = before
     for name, value in zip(names, made, strict=False):
         env[name] = Cell(value) if tensors[name] else scalar(value)

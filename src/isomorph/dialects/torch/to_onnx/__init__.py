@@ -5,11 +5,13 @@ The schemas: aten/src/ATen/native/native_functions.yaml. Numbers of dtypes in pr
 
     common       the table, types, axes          elementwise, creation, shapes, reductions, layers, recurrent    ONNX nodes
     composed     what calls other rules of aten  joining, positions, matrices, losses, statistics, pictures, special      by composed calls
+    iterations   what takes rounds, by loops
 """
 from isomorph.dialects.torch.to_onnx import (
     composed,
     creation,
     elementwise,
+    iterations,
     joining,
     layers,
     losses,
@@ -25,4 +27,5 @@ from isomorph.dialects.torch.to_onnx import (
 from isomorph.dialects.torch.to_onnx.common import SCALAR_TYPES, result_type, to_onnx
 
 __all__ = ["SCALAR_TYPES", "result_type", "to_onnx"]
-TABLES = (elementwise, creation, shapes, reductions, layers, recurrent, composed, joining, positions, matrices, losses, statistics, pictures, special)
+TABLES = (elementwise, creation, shapes, reductions, layers, recurrent, composed, joining, positions, matrices, losses, statistics, pictures, special,
+          iterations)

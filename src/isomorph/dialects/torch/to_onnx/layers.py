@@ -5,8 +5,9 @@ import math
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
-from isomorph.dialects.torch.to_onnx.common import BOOL, MOST_IMPLIED, axis_of, cast, dtype_of, filled_with, listed, promoted, rank, to_onnx, vector
+from isomorph.dialects.torch.to_onnx.common import BOOL, MOST_IMPLIED, axis_of, cast, dtype_of, filled_with, is_float, listed, promoted, rank, to_onnx, vector
 from isomorph.dialects.torch.to_onnx.elementwise import scaled
 from isomorph.dialects.torch.to_onnx.shapes import chunk, length
 
@@ -132,12 +133,29 @@ def max_pool(op, x, kernel_size, stride=(), padding=0, dilation=1, ceil_mode=Fal
 @to_onnx("avg_pool1d", "avg_pool2d", "avg_pool3d")
 def avg_pool(op, x, kernel_size, stride=(), padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None):
     spatial = int(op.node.op_type[-2])
-    kernel = listed(kernel_size, spatial)
+    kernel, pads = listed(kernel_size, spatial), listed(padding, spatial)
+    strides = listed(stride, spatial) if stride else kernel
     if divisor_override and ceil_mode:
-        op.reject("an average with a divisor of its own over windows that reach beyond the end")
-    y = op.AveragePool(x, kernel_shape=kernel, strides=listed(stride, spatial) if stride else kernel, pads=listed(padding, spatial) * 2,
+        x, pads, ceil_mode = _filled(op, x, kernel, strides, pads), [0] * spatial, False
+    whole, kind = divisor_override and not is_float(x), x.dtype
+    y = op.AveragePool(cast(op, x, ir.DataType.FLOAT) if whole else x, kernel_shape=kernel, strides=strides, pads=pads * 2,
                        ceil_mode=int(ceil_mode), count_include_pad=int(count_include_pad or bool(divisor_override)))
+    if whole:
+        return cast(op, op.Div(op.Round(op.Mul(y, float(math.prod(kernel)))), float(divisor_override)), kind)
     return op.Mul(y, math.prod(kernel) / divisor_override) if divisor_override else y
+
+
+def _filled(op: Any, x: Any, kernel: list[int], strides: list[int], pads: list[int]) -> Any:
+    """Zeros around, as many as the last window of each axis reaches beyond the end; a window begins inside or in the padding before."""
+    axes = list(range(rank(op, x) - len(kernel), rank(op, x)))
+    ends = []
+    for size, window, step, pad in zip(op.of(x)[1][-len(kernel):], kernel, strides, pads, strict=True):
+        if not isinstance(size, int):
+            op.reject("an average with a divisor of its own over windows that reach beyond an end that only the run knows")
+        last = -(-(size + 2 * pad - window) // step)
+        last -= last * step >= size + pad
+        ends.append(max(last * step + window - size - pad, 0))
+    return op.Pad(x, op.const([*pads, *ends]), None, op.const(axes))
 
 
 @to_onnx("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", *(f"adaptive_{kind}_pool{axes}d" for kind in ("avg", "max") for axes in (1, 2, 3)))

@@ -57,9 +57,11 @@ composed("linalg_slogdet", "slogdet")(lambda a, x: [a.sign(a.linalg_det(x)), a.l
 
 @composed("linalg_matrix_power", "matrix_power")
 def matrix_power(a, x, n):
-    """A product of squares. Rejects negative powers, which need the inverse."""
-    if not 0 <= n < 1 << 16:
+    """A product of squares, of the inverse where the power is negative."""
+    if not -1 << 16 < n < 1 << 16:
         a.op.reject(f"the power {n} of a matrix")
+    if n < 0:
+        x, n = a.linalg_inv(x), -n
     eye = np.eye(sizes(a, x)[-1], dtype=x.dtype.numpy())
     result, square = (a.add(a.zeros_like(x), a.op.const(eye)) if not n else None), x
     while n:

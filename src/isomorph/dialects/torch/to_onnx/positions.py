@@ -262,7 +262,11 @@ def index_put(a, x, indices, values, accumulate=False, unsafe=False):
     if len(given) == 1 and given[0][1].dtype == BOOL and not given[0][0] and rank(op, given[0][1]) == rank(op, x) and not accumulate:
         return a.masked_scatter(x, given[0][1], cast(op, values, x.dtype))
     if any(index.dtype == BOOL for _, index in given):
-        op.reject("it writes where a mask is, more than one value")
+        places: list[Any] = []
+        for index in indices:
+            masked = index is not None and index.dtype == BOOL
+            places += a.unbind(op.NonZero(index), 0) if masked else [index]
+        return a.index_put(x, places, values, accumulate)
     axes = [axis for axis, _ in given]
     if axes != list(range(len(axes))):
         rest = [axis for axis in range(rank(op, x)) if axis not in axes]
@@ -274,8 +278,47 @@ def index_put(a, x, indices, values, accumulate=False, unsafe=False):
     total = given[0][1]
     for _, index in given[1:]:
         total = a.add(total, a.mul(index, 0))
-    shape = sizes(a, total)
-    rows = a.stack([a.expand(cast(op, index, INT64), shape) for _, index in given], -1)
-    updates = a.expand(cast(op, values, x.dtype), [*shape, *sizes(a, x)[len(given):]])
+    shape = op.Shape(total)                        # open where a mask says how many
+    rows = a.stack([op.Expand(cast(op, index, INT64), shape) for _, index in given], -1)
+    updates = op.Expand(cast(op, values, x.dtype), op.Concat(shape, op.Shape(x, start=len(given)), axis=0))
     data = numeric(a, x) if accumulate else x
     return cast(op, op.ScatterND(data, rows, cast(op, updates, data.dtype), reduction="add" if accumulate else None), x.dtype)
+
+
+@composed("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
+def embedding_bag(a, weight, indices, offsets, scale_grad=False, mode=0, sparse=False, weights=None, include_last_offset=False, padding_idx=None):
+    """Bags of rows, each from its offset to the next: their sum, mean or maximum. What else the call gives is for training."""
+    op = a.op
+    count, bags = (value if isinstance(value, int) else op.reject("how many rows or bags there are, only the run knows")
+                   for value in (op.of(indices)[1][0], op.of(offsets)[1][0]))
+    starts = a.slice(offsets, 0, 0, bags - 1) if include_last_offset else offsets
+    bags -= bool(include_last_offset)
+    begun = a.le(a.unsqueeze(starts, 1), op.const(np.arange(count)[None]))
+    ended = a.cat([a.slice(begun, 0, 1, None), op.const(np.zeros((1, count), np.bool_))], 0)
+    inside = a.logical_and(begun, a.logical_not(ended))
+    if padding_idx is not None and padding_idx >= 0:
+        inside = a.logical_and(inside, a.ne(indices, padding_idx))
+    rows = a.index(weight, [indices])
+    share = cast(op, inside, rows.dtype)
+    if mode == 2:
+        low = a.where(a.unsqueeze(inside, -1), rows, -np.inf)
+        y = a.where(a.unsqueeze(a.any(inside, 1), -1), a.amax(low, [1]), 0.0)
+    else:
+        y = a.matmul(share if weights is None else a.mul(share, weights), rows)
+        y = a.div(y, a.clamp_min(a.sum(share, [1], True), 1)) if mode == 1 else y
+    return [y, indices, a.to(a.sum(share, [1]), 4), indices]
+
+
+@composed("mode")
+def most_frequent(a, x, dim=-1, keepdim=False):
+    """The least of the most frequent elements of an axis, and the last place where it stands."""
+    if not rank(a.op, x):
+        return [x, a.zeros_like(x, dtype=4)]
+    moved = numeric(a, a.movedim(x, dim, -1))
+    often = a.sum(a.to(a.eq(a.unsqueeze(moved, -1), a.unsqueeze(moved, -2)), 4), [-1])
+    ordered, order = a.sort(moved, -1, False)
+    first = a.argmax(a.gather(often, -1, order), -1, True)
+    value = a.gather(ordered, -1, first)
+    last = a.amax(a.where(a.eq(moved, value), a.op.const(np.arange(a.op.static(moved)[-1])), -1), [-1], True)
+    back = [a.movedim(cast(a.op, value, x.dtype), -1, dim), a.movedim(last, -1, dim)]
+    return back if keepdim else [a.squeeze(part, dim) for part in back]

@@ -165,6 +165,33 @@ def real_spectrum(a, x, n=None, dim=-1, norm=None):
     return a.movedim(a.matmul(a.movedim(cast(a.op, x, back), axis, -1), matrix), -1, axis)
 
 
+@composed("fft_irfft2", "fft_irfftn", "fft_hfft2", "fft_hfftn")
+def real_spectra(a, x, s=None, dim=None, norm=None):
+    """Along several axes: complex products with their matrices, of which the last one is real."""
+    name, (rank, shape) = a.op.node.op_type, a.op.of(x)
+    axes = [-2, -1] if dim is None and name.endswith("2") else list(dim) if dim is not None else list(range(-len(s) if s is not None else -rank, 0))
+    back = x.dtype if is_float(x) else ir.DataType.FLOAT
+    real, imaginary = cast(a.op, x, back), None
+    inverse = name.startswith("fft_irfft")
+    inner, last = (np.fft.ifft, np.fft.irfft) if inverse else (np.fft.fft, np.fft.hfft)
+    for place, axis in enumerate(axes):
+        count = shape[axis]
+        if not isinstance(count, int):
+            a.op.reject("a spectrum whose length only the run knows")
+        final = place + 1 == len(axes)
+        wanted = s[place] if s is not None and s[place] != -1 else 2 * (count - 1) if final else count
+        parts = [(last if final else inner)(unit * np.eye(count), wanted, norm=norm) for unit in (1, 1j)]
+        pair = [(value, matrix) for value, matrix in zip((real, imaginary), parts, strict=True) if value is not None]
+        sides = [np.real] if final else [np.real, np.imag]
+        moved = [(a.movedim(value, axis, -1), matrix) for value, matrix in pair]
+        found = []
+        for side in sides:
+            products = [a.matmul(value, a.op.const(np.ascontiguousarray(side(matrix), back.numpy()))) for value, matrix in moved]
+            found.append(a.movedim(products[0] if len(products) == 1 else a.add(*products), -1, axis))
+        real, imaginary = found[0], found[1] if len(found) > 1 else None
+    return real
+
+
 @composed("_unsafe_masked_index")
 def masked_index(a, x, mask, indices, fill):
     """Positions where the mask is false may lie anywhere: the first element stands in before it is replaced."""
