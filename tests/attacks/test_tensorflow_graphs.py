@@ -224,13 +224,12 @@ def test_parts_that_are_not_there_are_told(name: str, error: type[Exception], di
         isomorph.convert(tmp_path / "model", tmp_path / "model.onnx", verify=False)
 
 
-def test_a_model_in_chunks_is_named(digits: Path, tmp_path: Path) -> None:
-    """No public TensorFlow writes or loads one."""
+def test_the_name_of_chunks_is_not_enough(digits: Path, tmp_path: Path) -> None:
     shutil.copytree(digits, tmp_path / "model")
-    (tmp_path / "model" / "saved_model.pb").rename(tmp_path / "model" / "saved_model.cpb")
-    assert isomorph.identify(tmp_path / "model").format == "saved_model"
-    with pytest.raises(Unsupported, match=r"saved_model\.cpb"):
-        isomorph.convert(tmp_path / "model", tmp_path / "model.onnx", verify=False)
+    (tmp_path / "model" / "saved_model.pb").unlink()
+    (tmp_path / "model" / "saved_model.cpb").write_bytes(b"\x83chunks")
+    with pytest.raises(NotRecognised):
+        isomorph.identify(tmp_path / "model")
 
 
 def test_a_name_that_two_nodes_share_hides_nothing(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import Damaged, IsomorphError, Missing, Unsupported, Usage
-from isomorph.formats import _tf_effects
+from isomorph.formats import _chunked, _tf_effects
 from isomorph.formats._graphdef import Content, Decoder, split_reference
 from isomorph.formats._tf_tensors import schema
 from isomorph.formats._tf_variables import HANDLES, Place, keys_of_variables, stored_part, stored_tensor
@@ -24,7 +24,9 @@ MOST_ASSET_BYTES = 1 << 28
 
 
 def record_of(artifact: Artifact, message: str) -> Record:
-    """The message that a file holds, in binary or in text."""
+    """The message that a file holds, in binary, in text or in chunks."""
+    if _chunked.is_chunked(artifact):
+        return _chunked.read(artifact, schema()[message])
     if (artifact.head[:1].isalpha() and b":" in artifact.head[:4096]) or artifact.head[:1] == b"#" or artifact.head[:16].lstrip()[:1].isalpha():
         from isomorph.wire import prototext
         try:
@@ -54,12 +56,11 @@ def _parts(artifact: Artifact) -> tuple[Artifact | None, Artifact]:
     if not artifact.is_folder:
         from isomorph.artifact import Artifact as Kind
         return (Kind(artifact.path.parent, limits=artifact.limits) if artifact.path is not None else None), artifact
-    for name in ("saved_model.pb", "saved_model.pbtxt"):
-        file = artifact.child(name)
-        if file is not None:
-            return artifact, file
-    raise Unsupported("a SavedModel in chunks (saved_model.cpb), which no published TensorFlow writes or loads", where=artifact.where,
-                      hint="save it again with its weights as variables: then saved_model.pb is small, and variables may have any size")
+    from isomorph.formats.saved_model import NAMES
+    file = next((file for name in NAMES if (file := artifact.child(name)) is not None), None)
+    if file is None:
+        raise Missing("there is no saved_model.pb", where=artifact.where)
+    return artifact, file
 
 
 def _bundle(folder: Artifact | None) -> Bundle | None:

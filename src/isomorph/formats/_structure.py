@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from isomorph.wire import archive, compressed, json_head
+from isomorph.wire.riegeli import SIGNATURE
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
@@ -54,6 +55,7 @@ TESTS: dict[str, Callable[[Artifact], bool]] = {
     "mxnet": lambda artifact: artifact.head.startswith(b"\x12\1\0\0\0\0\0\0"),
     "sstable": lambda artifact: bytes(artifact.view[-8:]) == SORTED_TABLE,
     "shard": lambda artifact: ".data-0" in artifact.name,
+    "records": lambda artifact: artifact.head.startswith(SIGNATURE),
     "npy": lambda artifact: artifact.head.startswith(b"\x93NUMPY"),
     "compressed": lambda artifact: compressed.begins_compressed(artifact.head),
     "text": _is_text,

@@ -70,7 +70,7 @@ def _hdf5(artifact: Artifact) -> Match | None:
 ROWS: tuple[Row, ...] = (
     _row("onnx", "ONNX", (".onnx",), ("protobuf",)),
     _row("tflite", "TensorFlow Lite", (".tflite", ".lite"), ("flatbuffer",)),
-    _row("saved_model", "TensorFlow SavedModel", ("saved_model.pb", "saved_model.pbtxt"), ("folder", "protobuf", "text")),
+    _row("saved_model", "TensorFlow SavedModel", ("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb"), ("folder", "protobuf", "text", "records")),
     _row("graphdef", "TensorFlow GraphDef", (".pb", ".pbtxt"), ("protobuf", "text")),
     _row("tf_checkpoint", "TensorFlow checkpoint", (".index", ".ckpt", ".meta"), ("folder", "sstable", "protobuf", "shard")),
     _row("tfjs_graph", "TensorFlow.js GraphModel", ("model.json",), ("json", "folder")),

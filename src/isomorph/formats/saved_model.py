@@ -1,4 +1,4 @@
-"""TensorFlow SavedModel: a folder with saved_model.pb (or .pbtxt), its variables and its assets."""
+"""TensorFlow SavedModel: a folder with saved_model.pb (or .pbtxt, or in chunks .cpb), its variables and its assets."""
 from __future__ import annotations
 
 import io
@@ -12,6 +12,7 @@ from isomorph.progress import SILENT, Progress
 from isomorph.report import Report
 from isomorph.wire import protobuf_head, prototext_head
 from isomorph.wire.protobuf_head import BYTES, VARINT, Field, Outline
+from isomorph.wire.riegeli import SIGNATURE
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
@@ -33,7 +34,7 @@ def identify(artifact: Artifact) -> Match | None:
     if name is None:
         return None
     file = artifact.child(name)
-    if name == "saved_model.cpb" or file is None:
+    if file is None:
         return Match("saved_model", "", "chunked", "graph", {"variables": "variables" in artifact.names})
     match = _identify_file(file)
     if match is not None:
@@ -43,6 +44,8 @@ def identify(artifact: Artifact) -> Match | None:
 
 
 def _identify_file(artifact: Artifact) -> Match | None:
+    if artifact.suffix == ".cpb" and artifact.head[:len(SIGNATURE)] == SIGNATURE:
+        return Match("saved_model", "", "chunked", "graph", {})
     text = prototext_head.read(artifact.head) if artifact.head[:1].isalpha() else None
     if text and text.sound and {"meta_graphs.graph_def", "meta_graphs.meta_info_def"} & text.fields.keys():
         return Match("saved_model", text.fields.get("saved_model_schema_version", ""), "text", "graph", {})
@@ -123,7 +126,7 @@ def write(model: Model, path: str | Path, *, force: bool = False, progress: Prog
 
 
 FORMAT = Format(
-    name="saved_model", title="TensorFlow SavedModel", extensions=("saved_model.pb", "saved_model.pbtxt"), holds="graph",
+    name="saved_model", title="TensorFlow SavedModel", extensions=("saved_model.pb", "saved_model.pbtxt", "saved_model.cpb"), holds="graph",
     spec="https://github.com/tensorflow/tensorflow/blob/master/tensorflow/core/protobuf/saved_model.proto", identify=identify, read=read, write=write,
     dialect="tf",
 )

@@ -139,6 +139,11 @@ class Subject:
         return dict(self.hub.metadata.get("tf.examples", {}))
 
     @property
+    def beyond_its_runtime(self) -> bool:
+        """Whether no published version of its runtime loads it: SavedModels in chunks."""
+        return self.match.flavour == "chunked"
+
+    @property
     def keeps_to_itself(self) -> bool:
         """Whether its own runtime keeps tensors between calls that our graph takes and gives, so that both do not take the same inputs."""
         told = self.format.name in runtime.native(self.format.name).told
@@ -149,7 +154,7 @@ class Subject:
                 threads: int = 1) -> Iterator[tuple[Session, str]]:
         """The file in its own runtime ("native") or, where it has none or refuses it, rewritten as ONNX in ONNX Runtime ("re-read")."""
         if self.artifact.path is not None and runtime.has_native(self.format.name) and not rewritten and self.harmless \
-                and not self.keeps_to_itself:
+                and not self.beyond_its_runtime and not self.keeps_to_itself:
             options: dict[str, Any] = dict(runtime.native(self.format.name).reference) if reference else {}
             options = options | {"expose": True} if expose else options
             if self.signature and runtime.native(self.format.name).name == "tensorflow":

@@ -172,6 +172,15 @@ def read(source: memoryview | bytes, message: type[Record], limits: Limits = DEF
     return record
 
 
+def merge(record: Record, source: memoryview | bytes, limits: Limits = DEFAULT, where: str = "") -> None:
+    """Reads another part of a message into a record, as the specification demands: single values are replaced, messages merged, lists go on."""
+    view = memoryview(source)
+    try:
+        _Reader(view, limits.recursion, where, None).message(record, 0, len(view), 0)
+    except IndexError:
+        raise Damaged("the data end inside a field", where=where, offset=len(view)) from None
+
+
 class _Reader:
     def __init__(self, view: memoryview, depth_limit: int, where: str, odd_text: list[int] | None):
         self.view, self.depth_limit, self.where, self.odd_text = view, depth_limit, where, odd_text
