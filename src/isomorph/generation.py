@@ -39,17 +39,19 @@ class Generation:
     threads: int = 0
     timeout: float = 300.0
     findings: list[Finding] = field(default_factory=list)
+    rounded: bool = False                   # in ONNX Runtime: whether blocks are multiplied with rounded numbers (see architectures.activations)
+    read: list[int] = field(default_factory=list)       # what a network that translates reads
     runtime: str = ""                       # "onnxruntime" or "llama"; by itself llama.cpp for a GGUF file, where it is installed
 
     def prepare(self) -> Model:
         """Reads keys and tokenizer, and answers the graph of the weights. Raises `Unsupported` for what holds no weights of a language model."""
         from isomorph.architectures import networks
-        return networks.graph(self._read()[0])
+        return networks.graph(self._read()[0], rounded=self.rounded)
 
     def _read(self) -> tuple[Checkpoint, str]:
         """The weights under GGUF's names and the format of the file; keys and tokenizer are there then."""
         from isomorph import architectures
-        from isomorph.architectures import networks
+        from isomorph.architectures import layers, networks, translator
         artifact = Artifact.open(self.source)
         form = _table.get(_table.identify(artifact).format)
         content = form.read(artifact) if form.read is not None else None
@@ -60,6 +62,8 @@ class Generation:
         named = architectures.under_gguf_names(content, artifact, form.name)
         self.keys: Mapping[str, Any] = named.metadata
         networks.builder(str(self.keys.get("general.architecture", "")))        # what is no language model is said before its tokenizer is missed
+        architecture = str(self.keys.get("general.architecture"))
+        self.reads_whole, self.translates = architecture in layers.ENCODERS, architecture in translator.NETWORKS
         self.tokenizer = self._tokenizer()
         return named, form.name
 
@@ -81,15 +85,15 @@ class Generation:
     def _session(self, named: Checkpoint, form: str) -> Session:
         """In llama.cpp the file as it is, in ONNX Runtime the network of its weights."""
         from isomorph import runtime
-        from isomorph.architectures import layers, networks
+        from isomorph.architectures import networks
         threads = self.threads or os.cpu_count() or 1
-        self.reads_whole = str(self.keys.get("general.architecture")) in layers.ENCODERS
-        chosen = self.runtime or ("llama" if form == "gguf" and not self.reads_whole and runtime.get("llama").available() else "onnxruntime")
+        continues = not self.reads_whole and not self.translates
+        chosen = self.runtime or ("llama" if form == "gguf" and continues and runtime.get("llama").available() else "onnxruntime")
         if chosen == "llama":
             if form != "gguf" or self.artifact.path is None:
                 raise Usage("llama.cpp runs GGUF files only", where=self.artifact.where, hint="leave the runtime out")
             return runtime.Session(self.artifact.path, "gguf", runtime="llama", threads=threads, timeout=self.timeout)
-        model = networks.graph(named)
+        model = networks.graph(named, rounded=self.rounded)
         path = Path(self.folder.name) / "model.onnx"
         _table.get("onnx").writer(model, path)
         return runtime.Session(path, "onnx", threads=threads, options={"carry": _carried(model)}, timeout=self.timeout)
@@ -158,6 +162,8 @@ class Generation:
             values = {"messages": [{"role": "user", "content": text}], "add_generation_prompt": True} | special
             text = rendered(self.template, values)
         tokens = list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+        if self.translates and isinstance(end := self.keys.get(KEY + "eos_token_id"), int) and tokens[-1:] != [end]:
+            return [*tokens, end]                       # a network that reads one text and writes another is told where the first ends
         return tokens if self.first is None or tokens[:1] == [self.first] else [self.first, *tokens]
 
     def window(self, tokens: list[int], place: int, size: int) -> list[int]:
@@ -187,6 +193,8 @@ class Generation:
         if not prompt:
             raise Usage("the prompt has no tokens", hint="give at least one word")
         random, given, length = np.random.default_rng(seed), prompt, 0
+        if self.translates:
+            self.read, given = prompt, [int(self.keys.get(f"{self.keys['general.architecture']}.decoder_start_token_id", 0))]
         self.session.forget()
         for _ in range(most):
             token = _chosen(self.logits(given, length)[-1], temperature, random)
@@ -197,11 +205,18 @@ class Generation:
             given = [token]
 
     def logits(self, given: list[int], length: int) -> np.ndarray:
-        """[tokens, words] behind each of the given tokens, which follow `length` others that the session has read."""
+        """[tokens, words] behind each of the given tokens, which follow `length` others that the session has read. Raises `Unsupported` for a network that has
+        not been given a text to read."""
         import numpy as np
         whole = length + len(given)
-        feeds = {"input_ids": np.asarray([given], np.int64), "attention_mask": np.ones((1, whole), np.int64),
-                 "position_ids": np.arange(length, whole, dtype=np.int64)[None]}
+        if self.translates and not self.read:
+            raise Unsupported("the network reads one text and writes another, so no single text is its own", where=self.artifact.where)
+        if self.translates:                             # what the first call read is kept, and later ones read nothing
+            feeds = {"input_ids": np.asarray([self.read[:0] if length else self.read], np.int64), "attention_mask": np.ones((1, len(self.read)), np.int64),
+                     "decoder_input_ids": np.asarray([given], np.int64)}
+        else:
+            feeds = {"input_ids": np.asarray([given], np.int64), "attention_mask": np.ones((1, whole), np.int64),
+                     "position_ids": np.arange(length, whole, dtype=np.int64)[None]}
         known = {port.name for port in self.session.inputs()}
         return self.session.run({name: array for name, array in feeds.items() if name in known})["logits"][0]
 
@@ -223,7 +238,7 @@ def _carried(model: Model) -> dict[str, Any]:
     for value in model.graph.inputs:
         if str(value.name).startswith("past_key_values."):
             dims: list[Any] = list(value.shape or ())
-            known = {"batch": 1, "past": 0}
+            known = {"batch": 1, "past": 0, "source_past": 0}
             found[str(value.name).replace("past_key_values", "present")] = [
                 str(value.name), [dim if isinstance(dim, int) else known[str(getattr(dim, "value", dim))] for dim in dims]]
     return found

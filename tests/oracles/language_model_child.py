@@ -1,6 +1,6 @@
 """Runs inside an environment that has transformers: makes a small language model of each family with random weights, and says what it computes.
 
-    python language_model_child.py make FOLDER FAMILY...
+    python language_model_child.py make FOLDER
     python language_model_child.py load EXPECTED.npz FOLDER ...
 """
 from __future__ import annotations
@@ -26,6 +26,7 @@ CONFIGS = {
     "granite": ("Granite", {"embedding_multiplier": 3.0, "residual_multiplier": 0.3, "attention_multiplier": 0.2, "logits_scaling": 4.0}),
     "gpt2": ("GPT2", {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 64}),
     "gptj": ("GPTJ", {"n_embd": 64, "n_layer": 4, "n_head": 4, "n_positions": 64, "rotary_dim": 8}),
+    "blocks": ("Llama", {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 1, "num_key_value_heads": 4}),        # columns that K-blocks fill
     "mixtral": ("Mixtral", {"num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": None}),
     "qwen2moe": ("Qwen2Moe", {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 48}),
     "gptneox": ("GPTNeoX", {"num_key_value_heads": None}), "gptneox_serial": ("GPTNeoX", {"num_key_value_heads": None, "use_parallel_residual": False}),
@@ -48,6 +49,12 @@ CONFIGS = {
 STATES = {
     "mamba": ("Mamba", {"vocab_size": 97, "hidden_size": 64, "num_hidden_layers": 3, "state_size": 8}),
     "rwkv": ("Rwkv", {"vocab_size": 97, "hidden_size": 64, "num_hidden_layers": 3, "attention_hidden_size": 64, "context_length": 64}),
+}
+TRANSLATORS = {
+    "t5": ("T5", {"vocab_size": 97, "d_model": 64, "d_kv": 12, "d_ff": 96, "num_layers": 3, "num_decoder_layers": 2, "num_heads": 4,
+                  "relative_attention_num_buckets": 12}),
+    "t5-1.1": ("T5", {"vocab_size": 97, "d_model": 64, "d_kv": 12, "d_ff": 96, "num_layers": 3, "num_heads": 4, "feed_forward_proj": "gated-gelu",
+                      "tie_word_embeddings": False}),
 }
 ENCODERS = {"bert": ("Bert", {"type_vocab_size": 2}), "nomic-bert": ("NomicBert", {"type_vocab_size": 2})}
 
@@ -104,6 +111,22 @@ def remember(folder: Path, family: str) -> None:
     np.savez(folder / family / "expected.npz", ids=ids.numpy(), mask=np.ones((2, 12), np.int64), logits=logits.numpy())
 
 
+def translate(folder: Path, family: str) -> None:
+    """As `make`, for a network that reads one text and writes another: its logits for two of each, the first read text padded on the right."""
+    name, more = TRANSLATORS[family]
+    torch.manual_seed(7)
+    config = getattr(transformers, f"{name}Config")(**more)
+    config._attn_implementation = "eager"
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config).eval()
+    _shaken(model)
+    model.save_pretrained(folder / family)
+    ids, mask, written = torch.randint(3, 97, (2, 40)), torch.ones((2, 40), dtype=torch.int64), torch.randint(3, 97, (2, 31))
+    mask[0, 33:] = 0
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=mask, decoder_input_ids=written).logits
+    np.savez(folder / family / "expected.npz", ids=ids.numpy(), mask=mask.numpy(), written=written.numpy(), logits=logits.numpy())
+
+
 def _shaken(model: torch.nn.Module) -> None:
     """Norms of ones and biases of zeros would hide what is left out."""
     with torch.no_grad():
@@ -115,13 +138,16 @@ def load(expected: Path, folder: Path) -> None:
     """Prints the greatest difference of what the model in a folder computes, and what transformers missed or found too much there."""
     wanted = np.load(expected)
     inputs = {"input_ids": wanted["ids"], "attention_mask": wanted["mask"]}
-    inputs |= {name: wanted[short] for name, short in (("token_type_ids", "types"), ("position_ids", "positions")) if short in wanted}
-    made = transformers.AutoModel if "types" in wanted else transformers.AutoModelForCausalLM
+    others = {"token_type_ids": "types", "position_ids": "positions", "decoder_input_ids": "written"}
+    inputs |= {name: wanted[short] for name, short in others.items() if short in wanted}
+    name = "AutoModel" if "types" in wanted else "AutoModelForSeq2SeqLM" if "written" in wanted else "AutoModelForCausalLM"
+    made = getattr(transformers, name)
     model, missed = made.from_pretrained(folder, output_loading_info=True, attn_implementation="eager")
     with torch.no_grad():
         found = model(**{name: torch.tensor(array) for name, array in inputs.items()})
     have, want = (found.last_hidden_state, wanted["hidden"]) if "types" in wanted else (found.logits, wanted["logits"])
-    print(np.abs(have.numpy() - want)[wanted["mask"].astype(bool)].max(), sum(map(len, missed.values())))
+    counted = np.ones(want.shape[:2], bool) if "written" in wanted else wanted["mask"].astype(bool)
+    print(np.abs(have.numpy() - want)[counted].max(), sum(map(len, missed.values())))
 
 
 if __name__ == "__main__":
@@ -130,5 +156,7 @@ if __name__ == "__main__":
         for each in zip(sys.argv[2::2], sys.argv[3::2], strict=True):
             load(*map(Path, each))
     else:
-        for each in sys.argv[3:] or (*CONFIGS, *ENCODERS, *STATES):
-            (make if each in CONFIGS else encode if each in ENCODERS else remember)(Path(sys.argv[2]), each)
+        makers = ((make, CONFIGS), (encode, ENCODERS), (remember, STATES), (translate, TRANSLATORS))
+        for maker, names in makers:
+            for each in names:
+                maker(Path(sys.argv[2]), each)

@@ -2,6 +2,7 @@
 
     python llama_cpp_child.py logits FILE.gguf EXPECTED.npz OUT.npz ...        logits of every row of ids, without its padding
     python llama_cpp_child.py embed FILE.gguf EXPECTED.npz OUT.npz ...         what stands behind the last layer of every token
+    python llama_cpp_child.py translate FILE.gguf EXPECTED.npz OUT.npz ...     logits of every row of what is written, behind what is read
     python llama_cpp_child.py greedy FILE.gguf COUNT PROMPT ...                the best tokens that follow each prompt, a line each
     python llama_cpp_child.py tokens FILE.gguf TEXTS.json                      of each text, a line each
 """
@@ -49,6 +50,19 @@ def embed(path: str, expected: str, out: str) -> None:
     np.savez(out, *found)
 
 
+def translate(path: str, expected: str, out: str) -> None:
+    model, found = opened(path, logits_all=True), []
+    for read, written in zip(rows(expected), np.load(expected)["written"].tolist(), strict=True):
+        model._ctx.kv_cache_clear()
+        for run, given in ((llama_cpp.llama_encode, read), (llama_cpp.llama_decode, written)):
+            model._batch.reset()
+            model._batch.add_sequence(given, 0, True)
+            assert run(model._ctx.ctx, model._batch.batch) == 0
+        pointers = [llama_cpp.llama_get_logits_ith(model._ctx.ctx, place) for place in range(len(written))]
+        found.append(np.stack([np.array(pointer[:model.n_vocab()], np.float32) for pointer in pointers]))
+    np.savez(out, *found)
+
+
 def tokens(path: str, texts: str) -> None:
     """One line of numbers a text; the texts are a JSON list in a file."""
     model = llama_cpp.Llama(path, vocab_only=True, verbose=False)
@@ -70,6 +84,6 @@ def greedy(path: str, count: str, *prompts: str) -> None:
 
 
 if __name__ == "__main__":
-    verb, arguments = {"logits": logits, "embed": embed, "greedy": greedy, "tokens": tokens}[sys.argv[1]], sys.argv[2:]
+    verb, arguments = {"logits": logits, "embed": embed, "translate": translate, "greedy": greedy, "tokens": tokens}[sys.argv[1]], sys.argv[2:]
     for group in [arguments] if verb in (greedy, tokens) else zip(arguments[::3], arguments[1::3], arguments[2::3], strict=True):
         verb(*group)

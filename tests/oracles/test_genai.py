@@ -24,7 +24,7 @@ def test_it_loads_a_folder_and_takes_the_same_tokens(tmp_path):
     command = [environments.python("genai"), Path(__file__).with_name("genai_child.py"), tmp_path, "16", *PROMPTS]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    with Generation(zoo("smollm2"), timeout=300) as model:
+    with Generation(zoo("smollm2"), timeout=300, runtime="onnxruntime") as model:
         for prompt, line in zip(PROMPTS, done.stdout.splitlines(), strict=True):
             tokens, following = ([int(number) for number in part.split()] for part in line.split("|"))
             assert tokens == model.prompt(prompt, chat=False)

@@ -12,7 +12,7 @@ import pytest
 from zoo import zoo
 
 import isomorph
-from isomorph.architectures import layers, networks
+from isomorph.architectures import layers, networks, translator
 from isomorph.architectures.products import Products, coded
 from isomorph.artifact import Artifact
 from isomorph.errors import Unsupported, Usage
@@ -31,19 +31,11 @@ FAMILIES = ("llama", "llama_tied", "mistral", "qwen2", "qwen3", "smollm3", "phi3
             "starcoder2", "starcoder2_wide", "phi2", "gpt2", "gptj", "mixtral", "qwen2moe", "gptneox", "gptneox_serial", "falcon", "falcon_40b")
 SCALED = ("linear", "llama3", "yarn", "yarn_weighed", "longrope", "longrope_long", "dynamic")           # positions beyond what was trained
 READERS = ("bert", "nomic-bert")                                                                        # of whole texts
+TRANSLATING = ("t5", "t5-1.1")                                                                          # one text into another
 REMEMBERING = ("mamba", "rwkv")                                                                         # states of a fixed size
 SAME = {"mistral": "llama", "mixtral": "llama"}                                                         # in GGUF
+NAMES = (*FAMILIES, *SCALED, *READERS, *TRANSLATING, *REMEMBERING)
 ROWS, COLUMNS = 24, 512
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A folder with a small model of each family, and what transformers computes with it."""
-    folder = tmp_path_factory.mktemp("models")
-    command = [environments.python("torch"), "-W", "ignore", CHILD, "make", folder, *FAMILIES, *SCALED, *READERS, *REMEMBERING]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder
 
 
 def run(path: Path, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, cuts: list[int]) -> np.ndarray:
@@ -65,12 +57,13 @@ def run(path: Path, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, cu
 def test_every_network_is_made():
     assert {SAME.get(family, family.split("_")[0]) for family in FAMILIES} == set(layers.NETWORKS)
     assert set(READERS) == set(layers.ENCODERS)
+    assert {name.split("-")[0] for name in TRANSLATING} == set(translator.NETWORKS)
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *SCALED])
-def test_logits_equal_transformers(family, made, tmp_path):
+def test_logits_equal_transformers(family, families, tmp_path):
     """From the folder and by way of GGUF, in pieces, with padding on the left."""
-    source, expected = made / family / "model.safetensors", np.load(made / family / "expected.npz")
+    source, expected = families / family / "model.safetensors", np.load(families / family / "expected.npz")
     isomorph.convert(source, tmp_path / "model.gguf", names="gguf")
     for place, path in enumerate((source, tmp_path / "model.gguf")):
         report = isomorph.convert(path, tmp_path / f"{place}.onnx", timeout=120)
@@ -82,8 +75,8 @@ def test_logits_equal_transformers(family, made, tmp_path):
 
 
 @pytest.mark.parametrize("family", REMEMBERING)
-def test_logits_of_networks_that_keep_states_equal_transformers(family, made, tmp_path):
-    source, expected = made / family / "model.safetensors", np.load(made / family / "expected.npz")
+def test_logits_of_networks_that_keep_states_equal_transformers(family, families, tmp_path):
+    source, expected = families / family / "model.safetensors", np.load(families / family / "expected.npz")
     isomorph.convert(source, tmp_path / "model.gguf", names="gguf")
     for place, path in enumerate((source, tmp_path / "model.gguf")):
         assert isomorph.convert(path, tmp_path / f"{place}.onnx", timeout=120).facts["verified"] == "re-read"
@@ -97,9 +90,27 @@ def test_logits_of_networks_that_keep_states_equal_transformers(family, made, tm
         assert np.abs(np.concatenate(pieces, axis=1) - expected["logits"]).max() <= 1e-5 * np.abs(expected["logits"]).max()
 
 
+@pytest.mark.parametrize("family", TRANSLATING)
+def test_logits_of_networks_that_translate_equal_transformers(family, families, tmp_path):
+    """In pieces: the first call reads, the others read nothing and go on from what is kept."""
+    source, expected = families / family / "model.safetensors", np.load(families / family / "expected.npz")
+    isomorph.convert(source, tmp_path / "model.gguf", names="gguf")
+    for place, path in enumerate((source, tmp_path / "model.gguf")):
+        assert isomorph.convert(path, tmp_path / f"{place}.onnx", timeout=120).facts["verified"] == "re-read"
+        session = onnxruntime.InferenceSession(tmp_path / f"{place}.onnx")
+        names, pieces, read = [value.name for value in session.get_outputs()], [], expected["ids"]
+        past = {value.name: np.zeros((2, value.shape[1], 0, value.shape[3]), np.float32) for value in session.get_inputs() if value.name.startswith("past")}
+        for start, stop in ((0, 20), (20, 21), (21, 31)):
+            feeds = {"input_ids": read, "attention_mask": expected["mask"], "decoder_input_ids": expected["written"][:, start:stop]}
+            found = dict(zip(names, session.run(None, feeds | past), strict=True))
+            pieces.append(found.pop("logits"))
+            past, read = {name.replace("present", "past_key_values"): value for name, value in found.items()}, read[:, :0]
+        assert np.abs(np.concatenate(pieces, axis=1) - expected["logits"]).max() <= 1e-5 * np.abs(expected["logits"]).max()
+
+
 @pytest.mark.parametrize("family", READERS)
-def test_what_stands_behind_the_last_layer_equals_transformers(family, made, tmp_path):
-    source, expected = made / family / "model.safetensors", np.load(made / family / "expected.npz")
+def test_what_stands_behind_the_last_layer_equals_transformers(family, families, tmp_path):
+    source, expected = families / family / "model.safetensors", np.load(families / family / "expected.npz")
     isomorph.convert(source, tmp_path / "model.gguf", names="gguf")
     feeds = {"input_ids": expected["ids"], "attention_mask": expected["mask"], "token_type_ids": expected["types"]}
     for place, path in enumerate((source, tmp_path / "model.gguf")):
@@ -111,16 +122,16 @@ def test_what_stands_behind_the_last_layer_equals_transformers(family, made, tmp
             assert np.abs(pooled[0] - expected["pooled"]).max() <= 1e-5
 
 
-def test_transformers_loads_the_folders_that_files_become(made, tmp_path):
+def test_transformers_loads_the_folders_that_files_become(families, tmp_path):
     """Every family, in one process: no weight missed, none too many, the same results to the last bit."""
-    names = [*FAMILIES, *SCALED, *READERS, *REMEMBERING]
+    names = NAMES
     command = [str(environments.python("torch")), "-W", "ignore", str(CHILD), "load"]
     for family in names:
-        isomorph.convert(made / family / "model.safetensors", tmp_path / f"{family}.gguf", names="gguf")
+        isomorph.convert(families / family / "model.safetensors", tmp_path / f"{family}.gguf", names="gguf")
         report = isomorph.convert(tmp_path / f"{family}.gguf", tmp_path / family, to="hf")
         assert report.facts["verified"] == "re-read"
         assert [finding.code for finding in report.findings] == ["tokenizer.left-out"]
-        command += [str(made / family / "expected.npz"), str(tmp_path / family)]
+        command += [str(families / family / "expected.npz"), str(tmp_path / family)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     answers = dict(zip(names, done.stdout.splitlines(), strict=True))
@@ -131,13 +142,13 @@ def test_transformers_loads_the_folders_that_files_become(made, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
-def test_weights_come_back_byte_for_byte(dtype, made, tmp_path):
+def test_weights_come_back_byte_for_byte(dtype, families, tmp_path):
     """Random weights of transformers, as float32, float16 and bfloat16, to GGUF and back."""
-    for family in (*FAMILIES, *SCALED, *READERS, *REMEMBERING):
+    for family in NAMES:
         folder, back = tmp_path / family, tmp_path / family / "back.safetensors"
         folder.mkdir()
-        (folder / "config.json").write_text((made / family / "config.json").read_text())
-        isomorph.convert(made / family / "model.safetensors", folder / "model.safetensors", dtype=dtype)
+        (folder / "config.json").write_text((families / family / "config.json").read_text())
+        isomorph.convert(families / family / "model.safetensors", folder / "model.safetensors", dtype=dtype)
         isomorph.convert(folder / "model.safetensors", folder / "x.gguf", names="gguf")
         isomorph.convert(folder / "x.gguf", back, names="huggingface", dtype=dtype)
         want, have = isomorph.open(folder / "model.safetensors"), isomorph.open(back)

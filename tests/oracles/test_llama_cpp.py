@@ -9,10 +9,9 @@ import os
 import subprocess
 from pathlib import Path
 
-import environments
 import numpy as np
 import pytest
-from test_language_models import CHILD, FAMILIES, READERS, REMEMBERING, SCALED
+from test_language_models import FAMILIES, READERS, REMEMBERING, SCALED, TRANSLATING
 from test_tokenizers import BETWEEN, VOCABULARIES
 from zoo import zoo
 
@@ -31,6 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not LLAMA, reason="no interpr
 # What llama.cpp does not compute as transformers does: it sees past the windows of phi3 and starcoder2, scales the attention of gemma3 by the size of a head
 # whatever the model says, knows no dynamic scaling, takes the long factors of LongRoPE for every text once its context is long, and lacks RWKV 4 and GPT-J.
 OTHERWISE = {"gptj", "phi3", "starcoder2", "gemma3", "dynamic", "longrope", "rwkv"}
+WIDTH = 64                                   # of the made T5
 CERTAIN = ("The three laws of motion say that", "2, 4, 6, 8,", "List the days of the week:", "The alphabet: A, B, C, D,", "Water boils at")
 PROMPTS = ("What is the capital of France?", "The three laws of motion say that", "def fibonacci(n):", "Once upon a time, there was a fox who", "2, 4, 6, 8,")
 
@@ -42,37 +42,43 @@ def judge(verb: str, *arguments: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    command = [environments.python("torch"), "-W", "ignore", CHILD, "make", folder, *FAMILIES, *SCALED, *READERS, *REMEMBERING]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+def converted(families, tmp_path_factory):
+    """What llama.cpp computes with the GGUF files of all families that it has, by what it is asked for."""
+    folder = tmp_path_factory.mktemp("converted")
+    asked: dict[str, list[Path]] = {"logits": [], "embed": [], "translate": []}
+    for verb, names in (("logits", DECODING), ("embed", READERS), ("translate", TRANSLATING)):
+        for family in names:
+            isomorph.convert(families / family / "model.safetensors", folder / f"{family}.gguf", names="gguf")
+            asked[verb] += [folder / f"{family}.gguf", families / family / "expected.npz", folder / f"{family}.npz"]
+    for verb, files in asked.items():
+        judge(verb, *files)
     return folder
 
 
-def test_logits_are_those_of_transformers(made, tmp_path):
+DECODING = tuple(family for family in (*FAMILIES, *SCALED, *REMEMBERING) if family not in OTHERWISE)
+
+
+def test_logits_are_those_of_transformers(families, converted):
     """Every family as float32, all rows of both texts: at most 1e-3 apart (llama.cpp looks its gelu up in a table of halves)."""
-    families = [family for family in (*FAMILIES, *SCALED, *REMEMBERING) if family not in OTHERWISE]
-    asked: list[Path] = []
-    for family in families:
-        isomorph.convert(made / family / "model.safetensors", tmp_path / f"{family}.gguf", names="gguf")
-        asked += [tmp_path / f"{family}.gguf", made / family / "expected.npz", tmp_path / f"{family}.npz"]
-    judge("logits", *asked)
-    assert {family: worst for family in families if (worst := apart(made, tmp_path, family, "logits")) > 1e-3} == {}
+    assert {family: worst for family in DECODING if (worst := apart(families, converted, family, "logits")) > 1e-3} == {}
 
 
-def test_what_stands_behind_the_last_layer_is_that_of_transformers(made, tmp_path):
-    asked: list[Path] = []
-    for family in READERS:
-        isomorph.convert(made / family / "model.safetensors", tmp_path / f"{family}.gguf", names="gguf")
-        asked += [tmp_path / f"{family}.gguf", made / family / "expected.npz", tmp_path / f"{family}.npz"]
-    judge("embed", *asked)
-    assert {family: worst for family in READERS if (worst := apart(made, tmp_path, family, "plain")) > 1e-3} == {}
+def test_what_stands_behind_the_last_layer_is_that_of_transformers(families, converted):
+    assert {family: worst for family in READERS if (worst := apart(families, converted, family, "plain")) > 1e-3} == {}
 
 
-def apart(made: Path, folder: Path, family: str, what: str) -> float:
+def test_what_is_written_behind_what_is_read_is_that_of_transformers(families, converted):
+    """Of the range of the logits. llama.cpp leaves out the factor by which a T5 whose tables are one scales its logits."""
+    for family in TRANSLATING:
+        expected, found = np.load(families / family / "expected.npz"), np.load(converted / f"{family}.npz")
+        scale = WIDTH ** -0.5 if family == "t5" else 1.0
+        for place, wanted in enumerate(expected["logits"]):
+            assert np.abs(found[f"arr_{place}"] * scale - wanted).max() <= 1e-3 * np.abs(wanted).max(), family
+
+
+def apart(families: Path, folder: Path, family: str, what: str) -> float:
     """The greatest difference between what llama.cpp and transformers computed."""
-    expected, found = np.load(made / family / "expected.npz"), np.load(folder / f"{family}.npz")
+    expected, found = np.load(families / family / "expected.npz"), np.load(folder / f"{family}.npz")
     masks = expected["mask"].astype(bool)
     return max(float(np.abs(found[f"arr_{place}"] - expected[what][place][mask]).max()) for place, mask in enumerate(masks))
 

@@ -45,7 +45,7 @@ def test_the_sums_are_those_of_whole_logits(model):
     """Against the definition, from logits that are kept whole."""
     facts = divergence.verify(model / "whole.gguf", model / "q4_0.gguf", TEXT, window=WINDOW).facts
     rows = []
-    with Generation(model / "whole.gguf") as one, Generation(model / "q4_0.gguf") as other:
+    with Generation(model / "whole.gguf", runtime="onnxruntime") as one, Generation(model / "q4_0.gguf", runtime="onnxruntime") as other:
         tokens = one.prompt(TEXT, chat=False)
         for place in range(len(tokens) // WINDOW):
             window = tokens[place * WINDOW:(place + 1) * WINDOW]

@@ -16,9 +16,9 @@ from isomorph.architectures.positions import Rotation
 from isomorph.model import Checkpoint, Model
 
 
-def graph(content: Checkpoint, architecture: str, *, quantised: bool) -> Model:
+def graph(content: Checkpoint, architecture: str, **how: bool) -> Model:
     """The network that these weights, under GGUF's names, belong to. Raises `Unsupported` as `Layers` and `Sizes` do."""
-    return _Decoder(content, architecture, NETWORKS[architecture], quantised=quantised).build()
+    return _Decoder(content, architecture, NETWORKS[architecture], **how).build()
 
 
 class _Decoder(Layers):

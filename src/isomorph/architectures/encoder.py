@@ -11,9 +11,9 @@ from isomorph.architectures.layers import ENCODERS, Layers, Sizes, Value, ir
 from isomorph.model import Checkpoint, Model
 
 
-def graph(content: Checkpoint, architecture: str, *, quantised: bool) -> Model:
+def graph(content: Checkpoint, architecture: str, **how: bool) -> Model:
     """The network that these weights, under GGUF's names, belong to. Raises `Unsupported` as `Layers` and `Sizes` do."""
-    return _Encoder(content, architecture, ENCODERS[architecture], quantised=quantised).build()
+    return _Encoder(content, architecture, ENCODERS[architecture], **how).build()
 
 
 class _Encoder(Layers):

@@ -115,13 +115,13 @@ def number_of(keys: Mapping[str, Any], key: str, default: float = 0.0) -> float:
 class Layers:
     """Appends the layers of one model, whose weights have GGUF's names. `inputs` and `outputs` are those of the graph so far."""
 
-    def __init__(self, content: Checkpoint, architecture: str, network: Network, *, quantised: bool):
+    def __init__(self, content: Checkpoint, architecture: str, network: Network, **how: bool):
         self.source, self.architecture, self.network = content, architecture, network.of(architecture, content.metadata)
         self.content = separated(content)
         if "token_embd.weight" not in self.content:
             raise Unsupported("the file holds no table of words, token_embd.weight", hint="a vocabulary or an adapter is no whole model")
         self.read: set[str] = set()
-        self.products = Products(Watched(self.content, self.read), quantised=quantised)
+        self.products = Products(Watched(self.content, self.read), **how)
         self.op = self.products.op
         self.words, self.width = dims_of(self.content["token_embd.weight"])
         self.inputs: list[Value] = []

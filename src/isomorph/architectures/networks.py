@@ -6,23 +6,25 @@ from typing import Any
 
 import numpy as np
 
-from isomorph.architectures import decoder, encoder, recurrent
+from isomorph.architectures import decoder, encoder, recurrent, translator
 from isomorph.architectures.layers import ENCODERS, NETWORKS
 from isomorph.errors import Unsupported
 from isomorph.model import Checkpoint, Model
 
 Builder = Callable[..., Model]
-BUILDERS: dict[str, Builder] = {name: module.graph for module, names in ((decoder, NETWORKS), (encoder, ENCODERS), (recurrent, recurrent.NETWORKS))
+BUILDERS: dict[str, Builder] = {name: module.graph for module, names in ((decoder, NETWORKS), (encoder, ENCODERS), (recurrent, recurrent.NETWORKS),
+                                                                                (translator, translator.NETWORKS))
                                 for name in names}
 
 
-def graph(content: Checkpoint, *, quantised: bool = True) -> Model:
-    """The network that these weights, under GGUF's names, belong to. With `quantised`, blocks stay codes and scales; else they are decoded to float32.
+def graph(content: Checkpoint, *, quantised: bool = True, rounded: bool = False) -> Model:
+    """The network that these weights, under GGUF's names, belong to. With `quantised`, blocks stay codes and scales; else they are decoded to float32. With
+    `rounded`, what they are multiplied with is rounded as ggml rounds it, so that the network computes what llama.cpp computes.
 
     Raises `Unsupported` for an architecture that is not built, with every weight that its network would not read.
     """
     architecture = str(content.metadata.get("general.architecture", ""))
-    made = builder(architecture)(content, architecture, quantised=quantised)
+    made = builder(architecture)(content, architecture, quantised=quantised, rounded=rounded)
     made.metadata[WORDS] = int(content["token_embd.weight"].dims[0])
     return made
 
@@ -42,7 +44,7 @@ def samples(model: Model, seed: int, past: int = 3, sequence: int = 5) -> dict[s
     random = np.random.default_rng(seed)
     dims: dict[str, list[Any]] = {str(value.name): list(value.shape or ()) for value in model.graph.inputs}
     before = past if any("past" in shape for shape in dims.values()) else 0
-    known = {"sequence": sequence, "past": before, "total": before + sequence, "batch": 1}
+    known = {"sequence": sequence, "past": before, "total": before + sequence, "batch": 1, "source": sequence, "source_past": 0, "source_total": sequence}
     feeds: dict[str, np.ndarray] = {}
     for name, shape in dims.items():
         sizes = [dim if isinstance(dim, int) else known[str(getattr(dim, "value", dim))] for dim in shape]

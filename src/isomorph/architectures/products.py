@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.tape import Tape
 
+from isomorph.architectures import activations
 from isomorph.quant.decode import Grouped, codes_of
 from isomorph.quant.tensor import QuantizedTensor
 from isomorph.tensors import NUMBER, ComputedTensor, array_tensor, dims_of, type_of
@@ -21,6 +22,7 @@ CONTRIB = "com.microsoft"
 FLOAT, UINT8 = NUMBER["FLOAT"], NUMBER["UINT8"]
 LEAST_GROUP = 16                        # codes that share a scale, as MatMulNBits asks for
 NIBBLE, BYTE = 4, 8
+INTEGERS = 4                            # accuracy_level of kernels that multiply integers
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Codes:
     codes: Any
     scale: Any
     offset: Any
+    minimum: Any                        # what each group adds where codes count from `nothing`
+    nothing: int = 0
 
     @property
     def zero(self) -> int:
@@ -70,10 +74,14 @@ def coded(tensor: Any) -> Codes | None:
         minimum = 0 if found.offset is None else found.offset
         return (centre * found.scale - minimum).astype(np.float32).reshape(rows, groups)
 
+    def least() -> np.ndarray:
+        return (0 - np.asarray(parts().offset)).astype(np.float32).reshape(rows, groups)
+
     made = ComputedTensor(f"{tensor.name}.codes", UINT8, (rows, groups, group * bits // 8), codes, ())
     scales = ComputedTensor(f"{tensor.name}.scale", FLOAT, (rows, groups), scale, ())
-    shift = None if sample.offset is None else ComputedTensor(f"{tensor.name}.offset", FLOAT, (rows, groups), offset, ())
-    return Codes(bits, group, made, scales, shift)
+    shift, minimum = (None if sample.offset is None else ComputedTensor(f"{tensor.name}.{name}", FLOAT, (rows, groups), function, ())
+                      for name, function in (("offset", offset), ("minimum", least)))
+    return Codes(bits, group, made, scales, shift, minimum, (1 << bits - 1) - centre)
 
 
 # Bits of the codes, and the code that becomes their zero. What is not named has signed codes of eight bits.
@@ -96,11 +104,13 @@ class Nodes:
 
 
 class Products:
-    """Appends nodes that read the weights of a checkpoint. `kept` counts the products that compute with codes."""
+    """Appends nodes that read the weights of a checkpoint. `kept` counts the products that compute with codes. With `rounded`, what blocks are multiplied with
+    is rounded as ggml rounds it (see `activations`)."""
 
-    def __init__(self, weights: Any, *, quantised: bool = True):
+    def __init__(self, weights: Any, *, quantised: bool = True, rounded: bool = False):
         self.op = Nodes()
-        self.weights, self.quantised = weights, quantised
+        self.weights, self.quantised, self.rounded = weights, quantised, rounded
+        self.activations: dict[tuple[int, bool], activations.Rounded] = {}
         self.initializers: dict[str, ir.Value] = {}
         self.kept = 0
 
@@ -128,26 +138,45 @@ class Products:
 
     def product(self, x: ir.Value, name: str) -> ir.Value:
         """x [..., columns] times the transposed weight [rows, columns], with the bias of that name where there is one."""
-        op, tensor, bias = self.op, self.weights[f"{name}.weight"], f"{name}.bias"
+        tensor, bias = self.weights[f"{name}.weight"], f"{name}.bias"
         found = coded(tensor) if self.quantised else None
-        y = self.float_product(x, f"{name}.weight") if found is None else self.code_product(x, tensor, found)
-        return op.Add(y, self.vector(bias)) if bias in self.weights else y
+        read = self.activation(x, tensor)
+        y = self.float_product(read.values, f"{name}.weight") if found is None else self.code_product(read, tensor, found)
+        return self.op.Add(y, self.vector(bias)) if bias in self.weights else y
+
+    def activation(self, x: ir.Value, tensor: Any) -> activations.Rounded:
+        """`x` as this weight is multiplied with it; of weights that ggml rounds for alike, the same value."""
+        if not self.rounded or not isinstance(tensor, QuantizedTensor):
+            return activations.Rounded(x)
+        key = id(x), tensor.kind.name in activations.SMALL_BLOCKS
+        if key not in self.activations:
+            self.activations[key] = activations.rounded(self.op, self.constant, x, tensor.kind.name)
+        return self.activations[key]
 
     def float_product(self, x: ir.Value, name: str) -> ir.Value:
         tensor = decoded(self.weights[name])
         turned = ComputedTensor(f"{name}.turned", type_of(tensor), dims_of(tensor)[::-1], lambda array: array.T, (tensor,))
         return self.op.MatMul(x, self.widened(self.stored(turned, f"{name}.turned")))
 
-    def code_product(self, x: ir.Value, tensor: Any, found: Codes) -> ir.Value:
-        op, (rows, columns) = self.op, tensor.dims
+    def code_product(self, read: activations.Rounded, tensor: Any, found: Codes) -> ir.Value:
+        op, x, (rows, columns) = self.op, read.values, tensor.dims
+        groups = columns // found.group
         self.kept += 1
-        y = op.MatMulNBits(x, self.stored(found.codes, found.codes.name), self.stored(found.scale, found.scale.name),
-                           K=columns, N=rows, bits=found.bits, block_size=found.group, accuracy_level=0, _domain=CONTRIB)
-        if found.offset is None:
+        # On numbers that have 8 bits in blocks of the same size already, the kernels of integers round nothing more.
+        summed = self.rounded and tensor.kind.name in activations.SUMMED
+        fitting = tensor.kind.name in activations.SMALL_BLOCKS and found.group == activations.SMALL and not (summed and found.bits == BYTE)
+        level = INTEGERS if self.rounded and fitting else 0         # that of bytes with zero points answers NaN in ONNX Runtime 1.31
+        inputs, offset = [x, *(self.stored(part, part.name) for part in (found.codes, found.scale))], found.offset
+        if summed:                                          # what minima are multiplied with is rounded otherwise than what codes are multiplied with
+            zeros = np.full((rows, -(-groups * found.bits // BYTE)), found.nothing, np.uint8)
+            inputs.append(self.stored(array_tensor(zeros), f"{tensor.name}.zeros"))
+            offset = found.minimum
+        y = op.MatMulNBits(*inputs, K=columns, N=rows, bits=found.bits, block_size=found.group, accuracy_level=level, _domain=CONTRIB)
+        if offset is None:
             return y
-        sums = op.ReduceSum(op.Reshape(x, self.constant([0, 0, columns // found.group, found.group])), self.constant([-1]), keepdims=0)
-        turned = ComputedTensor(f"{found.offset.name}.turned", FLOAT, (columns // found.group, rows), lambda array: array.T, (found.offset,))
-        return op.Add(y, op.MatMul(sums, self.stored(turned, f"{found.offset.name}.turned")))
+        sums = read.sums if summed else op.ReduceSum(op.Reshape(x, self.constant([0, 0, groups, found.group])), self.constant([-1]), keepdims=0)
+        turned = ComputedTensor(f"{offset.name}.turned", FLOAT, (groups, rows), lambda array: array.T, (offset,))
+        return op.Add(y, op.MatMul(sums, self.stored(turned, f"{offset.name}.turned")))
 
     def rows(self, ids: ir.Value, name: str) -> ir.Value:
         """The rows of a table that `ids` [batch, sequence] name, decoded after they are picked."""

@@ -21,9 +21,9 @@ from isomorph.tensors import dims_of
 NOTHING_YET = -1e38                         # the greatest exponent before the first token
 
 
-def graph(content: Checkpoint, architecture: str, *, quantised: bool) -> Model:
+def graph(content: Checkpoint, architecture: str, **how: bool) -> Model:
     """The network that these weights, under GGUF's names, belong to. Raises `Unsupported` as `Layers` does."""
-    return NETWORKS[architecture](content, architecture, Network(norm="rms" if architecture == "mamba" else "layer"), quantised=quantised).build()
+    return NETWORKS[architecture](content, architecture, Network(norm="rms" if architecture == "mamba" else "layer"), **how).build()
 
 
 class _Recurrent(Layers):

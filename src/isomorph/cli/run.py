@@ -20,15 +20,18 @@ SHOWN = 8
 @click.option("--temperature", type=click.FloatRange(0), default=0.0, show_default=True, help="0 takes the best token each time, more draws them.")
 @click.option("--no-template", is_flag=True, help="Continue the prompt as it is, without the chat template.")
 @click.option("--runtime", type=click.Choice(["onnxruntime", "llama"]), help="What generates; llama.cpp for GGUF where it is installed.")
+@click.option("--activations", type=click.Choice(["ggml", "exact"]), default="ggml", show_default=True,
+              help="What ONNX Runtime multiplies blocks with: numbers rounded to 8 bits as llama.cpp rounds them, or as they are.")
 @feeding
 def command(out: Output, path: str, output: str | None, reference: bool, prompt: str | None, max_tokens: int, temperature: float, no_template: bool,
-            runtime: str | None, **arguments: Any) -> None:
+            runtime: str | None, activations: str, **arguments: Any) -> None:
     """Run a model in its own runtime.
 
     The runtime works in a child process. Inputs that are not given are made up.
     """
     if prompt is not None:
-        _generate(out, path, prompt, arguments, most=max_tokens, temperature=temperature, chat=not no_template, runtime=runtime or "")
+        _generate(out, path, prompt, arguments, most=max_tokens, temperature=temperature, chat=not no_template, runtime=runtime or "",
+                  rounded=activations == "ggml")
         return
     import numpy as np
 
@@ -48,13 +51,14 @@ def command(out: Output, path: str, output: str | None, reference: bool, prompt:
             out.note(f"{name}: {value.reshape(-1)[:SHOWN].tolist()}{' ...' if value.size > SHOWN else ''}")
 
 
-def _generate(out: Output, path: str, prompt: str, arguments: dict[str, Any], *, most: int, temperature: float, chat: bool, runtime: str) -> None:
+def _generate(out: Output, path: str, prompt: str, arguments: dict[str, Any], *, most: int, temperature: float, chat: bool, runtime: str,
+              rounded: bool) -> None:
     """Prints an answer while it is made, or the embedding of a network that reads whole texts."""
     import time
 
     from isomorph.generation import Generation
     given = feeding_options(arguments)
-    with Generation(path, timeout=given["timeout"], runtime=runtime) as model:
+    with Generation(path, timeout=given["timeout"], runtime=runtime, rounded=rounded) as model:
         if model.reads_whole:
             vector = model.embedding(prompt)
             if out.as_json:
