@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import platform
 import queue
 import shutil
 import subprocess
@@ -38,15 +40,12 @@ SECONDS = 150
 
 
 def results(folder: Path, models: dict[str, dict[str, np.ndarray]]) -> list[np.ndarray]:
-    """The outputs of the models in these folders under `folder`, one behind the other. Skips the test where no browser is installed."""
-    chromium = next((found for name in NAMES if (found := shutil.which(name))), None)
-    if chromium is None:
-        pytest.skip("no Chromium is installed: apt install chromium")
+    """The outputs of the models in these folders under `folder`, one behind the other."""
     shutil.copy(environments.node("tfjs") / "node_modules" / "@tensorflow" / "tfjs" / "dist" / "tf.min.js", folder)
     given = [{"folder": name, "feeds": {key: _told(array) for key, array in feeds.items()}} for name, feeds in models.items()]
     (folder / "given.json").write_text(json.dumps(given))
     (folder / "index.html").write_text(PAGE)
-    text = _browsed(chromium, folder)
+    text = _browsed(folder)
     assert not text.startswith("error"), text
     return [np.asarray(each["data"], np.float32).reshape(each["shape"]) for each in json.loads(text)]
 
@@ -55,7 +54,28 @@ def _told(array: np.ndarray) -> dict[str, Any]:
     return {"data": array.ravel().tolist(), "shape": list(array.shape), "dtype": array.dtype.name}
 
 
-def _browsed(chromium: str, folder: Path) -> str:
+@functools.cache
+def chromium() -> tuple[str, dict[str, str]]:
+    """The browser that is installed, else one out of an npm package that is kept with the other runtimes, with the libraries that a bare machine lacks."""
+    installed = next((found for name in NAMES if (found := shutil.which(name))), None)
+    if installed is not None:
+        return installed, {}
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        pytest.skip("no Chromium is installed, and the packaged one is for Linux on x86-64: install chromium")
+    folder = environments.node("chromium")
+    place = folder / "browser"
+    if not (place / environments.environments.READY).exists():
+        place.mkdir(exist_ok=True)
+        # It unpacks itself into the folder for temporary files, and its libraries only where it believes to run in a function of Amazon.
+        command = ["node", "--input-type=module", "-e", "await (await import('@sparticuz/chromium')).default.executablePath()"]
+        variables = os.environ | {"TMPDIR": str(place), "AWS_LAMBDA_JS_RUNTIME": "nodejs22.x"}
+        done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr
+        (place / environments.environments.READY).touch()
+    return str(place / "chromium"), {"LD_LIBRARY_PATH": str(place / "al2023" / "lib")}
+
+
+def _browsed(folder: Path) -> str:
     """What the page in a folder sends back: it is served on a port of this machine, and Chromium opens it."""
     said: queue.Queue[str] = queue.Queue()
 
@@ -69,8 +89,9 @@ def _browsed(chromium: str, folder: Path) -> str:
             pass
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Server, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    command = [chromium, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"http://127.0.0.1:{server.server_port}/index.html"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    program, variables = chromium()
+    command = [program, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"http://127.0.0.1:{server.server_port}/index.html"]
+    process = subprocess.Popen(command, env=os.environ | variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         return said.get(timeout=SECONDS)
     finally:

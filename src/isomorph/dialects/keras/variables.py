@@ -16,7 +16,7 @@ Config = dict[str, Any]
 
 # Words are variables; `?key` says which setting they need, `~` marks what is not trained.
 OWN = {
-    "Dense": "kernel bias?use_bias", "EinsumDense": "kernel bias?bias_axes", "TernaryDense": "kernel bias?use_bias", "Embedding": "embeddings",
+    "Dense": "kernel bias?use_bias", "EinsumDense": "kernel bias?bias_axes", "Embedding": "embeddings",
     "ReversibleEmbedding": "embeddings reverse_embeddings?!tie_weights", "PReLU": "alpha", "MaxoutDense": "kernel bias?bias",
     "Highway": "kernel gate_kernel bias?bias gate_bias?bias",
     **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose", "DepthwiseConv1D", "DepthwiseConv2D",

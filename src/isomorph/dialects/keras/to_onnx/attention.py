@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
@@ -13,14 +14,25 @@ from isomorph.dialects.keras.lowering import Value, mask_of
 from isomorph.dialects.keras.to_onnx.table import layer
 
 
-def causal(op: Op, queries: Value, keys: Value, axis: int = 1, key_axis: int = 1) -> Value:
+def causal(op: Op, queries: Value, keys: Value) -> Value:
     """[1, T, S]: true where a key is not later than the query."""
-    t, s = op.sizes(queries)[axis], op.sizes(keys)[key_axis]
+    return compared(op, queries, keys, np.greater_equal, lambda rows, columns: op.GreaterOrEqual(rows, columns))
+
+
+def near(op: Op, queries: Value, keys: Value, width: int) -> Value:
+    """[1, T, S]: true where a key is less than so many places away, on either side."""
+    return compared(op, queries, keys, lambda rows, columns: abs(rows - columns) < width,
+                    lambda rows, columns: op.Less(op.Abs(op.Sub(rows, columns)), op.const([width])))
+
+
+def compared(op: Op, queries: Value, keys: Value, known: Callable[..., Any], computed: Callable[..., Value]) -> Value:
+    """Places of queries beside those of keys, as a constant where both lengths are known."""
+    t, s = op.sizes(queries)[1], op.sizes(keys)[1]
     if isinstance(t, int) and isinstance(s, int):
-        return op.const(np.tril(np.ones((1, t, s), bool)))
-    ends = [op.Squeeze(op.size_of(value, each), op.const([0])) for value, each in ((queries, axis), (keys, key_axis))]
+        return op.const(known(np.arange(t)[:, None], np.arange(s))[None])
+    ends = [op.Squeeze(op.size_of(value, 1), op.const([0])) for value in (queries, keys)]
     rows, columns = (op.Range(op.const(np.asarray(0)), end, op.const(np.asarray(1))) for end in ends)
-    return op.Unsqueeze(op.GreaterOrEqual(op.Unsqueeze(rows, op.const([1])), op.Unsqueeze(columns, op.const([0]))), op.const([0]))
+    return op.Unsqueeze(computed(op.Unsqueeze(rows, op.const([1])), op.Unsqueeze(columns, op.const([0]))), op.const([0]))
 
 
 def both(op: Op, masks: list[Any]) -> Value | None:
@@ -44,8 +56,6 @@ def multi_head(op: Op, query: Value, value: Value, key: Value | None = None, que
                attention_axes: Any = None, return_attention_scores: bool = False, use_causal_mask: bool = False, use_gate: bool = False,
                sliding_window: int | None = None, flash_attention: Any = None, softmax_robust_masking: bool = False) -> Any:
     """Projections to heads, scores between all places along the attention axes, and the projection of what the heads gather."""
-    if sliding_window:
-        return op.reject("a sliding window is not mapped")
     key = value if key is None else key
     query_mask, value_mask, key_mask = (given if given is not None else mask_of(x) for given, x in ((query_mask, query), (value_mask, value), (key_mask, key)))
     if key is value:
@@ -54,8 +64,8 @@ def multi_head(op: Op, query: Value, value: Value, key: Value | None = None, que
     q, k, v = (Heads(op, x, name, axes) for x, name in ((query, "query"), (key, "key"), (value, "value")))
     scores = op.MatMul(op.Mul(q.split, op.scalar(1 / math.sqrt(key_dim), q.split)), k.transposed())
     masks = [_unsqueezed(op, query_mask, -1), _unsqueezed(op, value_mask, -2), _unsqueezed(op, key_mask, -2), attention_mask]
-    if use_causal_mask:
-        masks.append(causal(op, query, value))
+    masks += [causal(op, query, value)] if use_causal_mask else []
+    masks += [near(op, query, value, sliding_window)] if sliding_window else []
     mask = both(op, masks)
     if mask is not None:
         if q.free or len(axes) > 1:
@@ -149,8 +159,6 @@ def grouped_query(op: Op, query: Value, value: Value, key: Value | None = None, 
                   return_attention_scores: bool = False, use_causal_mask: bool = False, use_gate: bool = False, sliding_window: int | None = None,
                   flash_attention: Any = None) -> Any:
     """Several heads of the query share one of keys and values."""
-    if sliding_window:
-        return op.reject("a sliding window is not mapped")
     key = value if key is None else key
     query_mask, value_mask, key_mask = (given if given is not None else mask_of(x) for given, x in ((query_mask, query), (value_mask, value), (key_mask, key)))
     if key is value:
@@ -160,8 +168,8 @@ def grouped_query(op: Op, query: Value, value: Value, key: Value | None = None, 
     keys, values = (repeated(op, heads.split, repeats) for heads in (k, v))
     scores = op.MatMul(op.Mul(q.split, op.scalar(1 / math.sqrt(head_dim), q.split)), op.Transpose(keys, perm=[0, 1, 3, 2]))
     masks = [_unsqueezed(op, query_mask, -1), _unsqueezed(op, value_mask, -2), _unsqueezed(op, key_mask, -2), attention_mask]
-    if use_causal_mask:
-        masks.append(causal(op, query, value))
+    masks += [causal(op, query, value)] if use_causal_mask else []
+    masks += [near(op, query, value, sliding_window)] if sliding_window else []
     mask = both(op, masks)
     if mask is not None and op.rank(mask) == 3:
         mask = op.Unsqueeze(mask, op.const([1]))

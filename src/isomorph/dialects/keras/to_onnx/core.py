@@ -21,7 +21,7 @@ IDLE = ("Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "
         "AugMix", "CutMix", "MixUp", "RandAugment", "RandomBrightness", "RandomColorDegeneration", "RandomColorJitter", "RandomContrast",
         "RandomElasticTransform", "RandomErasing", "RandomFlip", "RandomGaussianBlur", "RandomGrayscale", "RandomHue", "RandomInvert", "RandomPerspective",
         "RandomPosterization", "RandomRotation", "RandomSaturation", "RandomSharpness", "RandomShear", "RandomTranslation", "RandomZoom", "RandomWidth",
-        "RandomHeight", "AutoContrast")
+        "RandomHeight", "Equalization", "Solarization", "MaxNumBoundingBoxes")
 
 
 @layer(*IDLE)
@@ -29,11 +29,9 @@ def idle(op: Op, x: Any, **settings: Any) -> Any:
     return x
 
 
-@layer("Dense", "TernaryDense")
+@layer("Dense")
 def dense(op: Op, x: Value, *, units: int = 0, activation: Any = None, use_bias: bool = True) -> Value:
     """The last axis times the kernel."""
-    if op.layer.class_name == "TernaryDense":
-        return op.reject("its ternary weights are not mapped")
     mode = quantization_of(op.layer.config)
     y = op.MatMul(x, op.need("kernel")) if not mode else quantized_product(op, x, mode)
     bias = op.variable("bias") if use_bias else None

@@ -153,16 +153,3 @@ def rescaling(op: Op, x: Value, *, scale: Any = 1.0, offset: Any = 0.0) -> Value
     factor, shift = (np.asarray(value, np.float32).astype(kind) for value in (scale, offset))
     y = op.Mul(x, op.const(factor))
     return op.Add(y, op.const(shift)) if shift.any() else y
-
-
-@layer("MaxNumBoundingBoxes")
-def boxes(op: Op, x: Any, **settings: Any) -> Any:
-    return op.reject("bounding boxes are a dictionary, which no graph has")
-
-
-@layer("Solarization")
-def solarization(op: Op, x: Value, *, addition_factor: Any = 0.0, threshold_factor: Any = 0.0, value_range: Any = None, **rest: Any) -> Value:
-    return x
-
-
-FLOAT = ir.DataType.FLOAT

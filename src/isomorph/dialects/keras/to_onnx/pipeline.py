@@ -6,6 +6,7 @@ from isomorph.dialects.keras.to_onnx import (  # noqa: F401    their rules stand
     activations,
     algebra,
     attention,
+    contrast,
     convolution,
     core,
     functions,
@@ -30,7 +31,7 @@ from isomorph.passes.tidy import sweep, tidy
 # Layers whose result has the mask of their first argument.
 PASSING = frozenset((
     "Activation", "ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax", "ThresholdedReLU", "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D",
-    "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization", "Identity", "Dense", "EinsumDense", "TernaryDense", "BatchNormalization",
+    "AlphaDropout", "GaussianDropout", "GaussianNoise", "ActivityRegularization", "Identity", "Dense", "EinsumDense", "BatchNormalization",
     "LayerNormalization", "GroupNormalization", "RMSNormalization", "UnitNormalization", "TimeDistributed", "Lambda", "Highway", "Masking",
     "LocallyConnected1D", "LocallyConnected2D", "Rescaling", "SpectralNormalization",
 ))

@@ -89,8 +89,6 @@ class Recurrence:
 
         def biases(array: np.ndarray) -> np.ndarray:
             both = array if array.ndim == 2 else np.stack([array, np.zeros_like(array)])
-            if array.ndim == 1 and array.size == 2 * units * len(order):             # cuDNN's
-                both = array.reshape(2, -1)
             return np.concatenate([np.concatenate([np.split(row, len(order))[gate] for gate in order]) for row in both])[None]
 
         kernel, recurrent = self.part("kernel"), self.part("recurrent_kernel")
@@ -298,8 +296,23 @@ def recurrence_of(op: Op, inner: Layer, variables: Variables) -> Recurrence:
     kind = "ConvLSTM" if name.startswith("ConvLSTM") else CELLS.get(name, name)
     if kind not in STEPS:
         return op.reject(f"{name} has no mapping")
-    config = {**inner.config, "reset_after": True} if name == "CuDNNGRU" else inner.config
-    return Recurrence(op, kind, config, variables)
+    if name.startswith("CuDNN"):
+        return Recurrence(op, kind, {**inner.config, "reset_after": True}, _as_plain(op, kind, variables))
+    return Recurrence(op, kind, inner.config, variables)
+
+
+def _as_plain(op: Op, kind: str, variables: Variables) -> Variables:
+    """cuDNN's variables as those of LSTM and GRU: each gate has its kernel in Fortran's order and its recurrent kernel turned, and there are two biases."""
+    count = len(GATES[kind])
+
+    def gates(turn: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda array: np.concatenate([turn(gate) for gate in np.split(array, count, axis=1)], axis=1)
+    turns: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "kernel": gates(lambda gate: gate.T.reshape(gate.shape, order="F")), "recurrent_kernel": gates(lambda gate: gate.T),
+        "bias": lambda array: array.reshape(2, -1).sum(0) if kind == "LSTM" else array.reshape(2, -1)}
+    width = op.static(variables["recurrent_kernel"])[1]
+    dims = {name: tuple(op.static(value)) for name, value in variables.items()} | {"bias": (width,) if kind == "LSTM" else (2, width)}
+    return {name: op.stored(turns[name], value, dims=dims[name]) for name, value in variables.items()}
 
 
 def _joined_gates(op: Op, kind: str, variables: Variables) -> Variables:
