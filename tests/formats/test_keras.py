@@ -10,10 +10,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
+import isomorph
 from isomorph.artifact import Artifact
 from isomorph.dialects import from_hub, to_hub
 from isomorph.errors import Damaged, Missing, Unsupported
-from isomorph.formats import keras, keras_h5, onnx, tfjs_layers
+from isomorph.formats import keras, keras_h5, onnx, safetensors, tfjs_layers
 from isomorph.model import Checkpoint, operators
 from isomorph.tensors import SliceTensor
 
@@ -124,9 +125,15 @@ def test_everything_that_cannot_be_mapped_is_named_at_once(tmp_path):
 
 
 def test_a_subclassed_model_says_what_is_missing(tmp_path):
-    config = {"module": "mine", "class_name": "Net", "config": {"units": 3}, "registered_name": "mine>Net"}
-    with pytest.raises(Unsupported, match="Net"):
-        keras.read(Artifact.open(files.keras(tmp_path / "m.keras", config, files.modern_weights({}))))
+    """Its weights are there, the code that calls its layers is not."""
+    config = {"module": "mine", "class_name": "Net", "config": {"units": 2}, "registered_name": "mine>Net"}
+    path = files.keras(tmp_path / "m.keras", config, files.modern_weights({"dense/vars/0": KERNEL}))
+    isomorph.convert(path, tmp_path / "m.safetensors")
+    content = safetensors.read(Artifact.open(tmp_path / "m.safetensors"))
+    assert [(name, tensor.numpy().tolist()) for name, tensor in content.items()] == [("dense/vars/0", KERNEL.tolist())]
+    made = isomorph.plan(path, to="onnx")
+    assert [finding.code for finding in keras.read(Artifact.open(path)).findings] == ["keras.code"]
+    assert "the class Net is the author's own" in made.blockers[0][2]
 
 
 def test_a_file_without_weights(tmp_path):

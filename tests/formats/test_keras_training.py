@@ -12,7 +12,7 @@ import pytest
 import isomorph
 
 KERNEL, BIAS = np.ones((3, 2), np.float32), np.zeros(2, np.float32)
-OLD = {"optimizer_config": {"class_name": "Adam", "config": {"lr": 0.01, "beta_1": 0.8, "decay": 0.0, "is_legacy_optimizer": True}},
+OLD = {"optimizer_config": {"class_name": "Custom>Adam", "config": {"lr": 0.01, "beta_1": 0.8, "decay": 0.0, "is_legacy_optimizer": True}},
        "loss": {"class_name": "BinaryCrossentropy", "config": {"reduction": "auto", "name": "b", "from_logits": True, "fn": "binary_crossentropy"}},
        "metrics": [[{"class_name": "MeanMetricWrapper", "config": {"name": "accuracy", "dtype": "float32", "fn": "binary_accuracy"}}]],
        "weighted_metrics": None, "loss_weights": None}

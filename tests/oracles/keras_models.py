@@ -235,8 +235,15 @@ def combined(K, L):
 
 
 def whole(K, L):
-    return {"sequential": lambda: K.Sequential([L.Input((8, 7, 3)), L.Conv2D(4, 3, padding="same", activation="relu"), L.MaxPooling2D(),
-                                                L.BatchNormalization(), L.Flatten(), L.Dense(5, activation="softmax")])}
+    def sequential():
+        return K.Sequential([L.Input((8, 7, 3)), L.Conv2D(4, 3, padding="same", activation="relu"), L.MaxPooling2D(), L.BatchNormalization(), L.Flatten(),
+                             L.Dense(5, activation="softmax")])
+
+    def without_an_input():
+        model = K.Sequential([L.Dense(4, activation="relu"), L.Dense(2)])
+        model(np.zeros((1, 3), np.float32))
+        return model
+    return {"sequential": sequential, "sequential-without-an-input": without_an_input}
 
 
 def quantized(K, L, mode):

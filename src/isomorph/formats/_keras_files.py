@@ -4,14 +4,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from isomorph.errors import Damaged, Unsafe
+from isomorph.errors import Damaged, Unsafe, Unsupported
 from isomorph.report import Finding, Severity
 from isomorph.tensors import ComputedTensor, SliceTensor, number_of
 from isomorph.wire import hdf5_data
 
 if TYPE_CHECKING:
     from isomorph.dialects.keras.config import Layer
-    from isomorph.model import Model
+    from isomorph.model import Checkpoint, Model
     from isomorph.wire.limits import Limits
 
 MODEL_CLASSES = {"Sequential", "Functional", "Model"}
@@ -114,18 +114,32 @@ def text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
+def weights_of(content: hdf5_data.Content, metadata: dict[str, Any], findings: list[Finding] | None = None) -> Checkpoint:
+    """Every dataset under its path in the file; optimizer states have theirs."""
+    from isomorph.model import Checkpoint
+    return Checkpoint({path: tensor(dataset, path) for path, dataset in content.datasets.items()}, metadata, findings or [])
+
+
+def is_own(root: Layer) -> bool:
+    """Whether a file is of a class of the author's, whose layers are called by code that is not in it."""
+    return not root.layers and root.class_name not in MODEL_CLASSES
+
+
+def own_class(root: Layer, where: str) -> Unsupported:
+    """What is missing of such a file."""
+    return Unsupported(f"the class {root.class_name} is the author's own, and the file does not say what its layers compute", where=where,
+                       hint="rebuild it as a functional model, or export it where its code is; its weights can be converted to a format of weights")
+
+
 def model_of(root: Layer, tensors: dict[str, Any], metadata: dict[str, Any], findings: list[Finding], where: str) -> Model:
     """A graph of layers. Raises `Damaged` where the configuration does not describe one."""
     import onnx_ir as ir
 
     from isomorph.dialects.keras.tracing import Grapher
-    from isomorph.errors import Unsupported
     from isomorph.formats import _keras_training
     from isomorph.model import HUB_IR_VERSION, Model
-    if not root.layers and root.class_name not in MODEL_CLASSES:
-        raise Unsupported(f"the class {root.class_name} is the author's own, and the file does not say what its layers compute", where=where,
-                          hint="rebuild it as a functional model, or export it where its code is", blockers=[(root.class_name, where,
-                          "only its author has its code")])
+    if is_own(root):
+        raise own_class(root, where)
     graph = Grapher(root, tensors).build()
     graph.opset_imports.update({"keras": 1})
     model = Model(ir.Model(graph, ir_version=HUB_IR_VERSION), "keras", metadata=metadata, findings=findings)

@@ -28,6 +28,10 @@ SCHEDULES = "keras.optimizers.schedules"
 TFJS_OPTIMIZERS = {"sgd": "SGD", "adam": "Adam", "rmsprop": "RMSProp", "adagrad": "Adagrad", "adadelta": "Adadelta", "adamax": "Adamax"}
 
 
+# What the last releases of Keras 2 register under the package of authors who name none.
+OWN = frozenset(f"Custom>{name}" for name in ("SGD", "Adam", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Ftrl", "AdamW", "Adafactor", "Lion"))
+
+
 class Foreign(Exception):
     """Something that is not Keras' own."""
 
@@ -55,7 +59,10 @@ def kept(model: Model) -> dict[str, Any] | None:
 
 def neutral(training: dict[str, Any]) -> dict[str, Any]:
     """Either form as {"optimizer_config": {"class_name", "config"}, "loss", "metrics", ...}. Raises `Foreign` for what is not Keras' own."""
-    optimizer = _named(training["optimizer_config"] if "optimizer_config" in training else training["optimizer"])
+    optimizer = training["optimizer_config"] if "optimizer_config" in training else training["optimizer"]
+    if isinstance(optimizer, dict) and optimizer.get("class_name") in OWN:
+        optimizer = {"class_name": optimizer["class_name"].removeprefix("Custom>"), "config": optimizer.get("config")}
+    optimizer = _named(optimizer)
     if isinstance(optimizer, str):
         optimizer = {"class_name": optimizer, "config": {}}
     settings = dict(optimizer["config"])

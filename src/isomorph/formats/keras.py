@@ -7,20 +7,20 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from isomorph.errors import Damaged, Missing
 from isomorph.formats import Format, Match
 from isomorph.progress import SILENT, Progress
-from isomorph.report import Report
+from isomorph.report import Finding, Report, Severity
 from isomorph.wire import files, json_head
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
     from isomorph.dialects.keras.config import Layer
-    from isomorph.model import Model
+    from isomorph.model import Checkpoint, Model
 
 MEMBERS = {"metadata.json", "config.json"}
 WEIGHTS = ("model.weights.h5", "model.weights.npz", "model.weights.json")
@@ -59,24 +59,40 @@ def _document(artifact: Artifact, name: str) -> dict[str, Any]:
 
 # Reading
 
-def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model:
-    """The layers of a file and their variables, lazily. Nothing in its configuration is imported or run.
+def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model | Checkpoint:
+    """The layers of a file and their variables, lazily. Nothing in its configuration is imported or run. Of a class of the author's own, whose code is not
+    in the file, the variables alone.
 
     Raises `Damaged` where its parts contradict each other, `Unsafe` where it exceeds a limit, `Missing` where it has no weights of a kind that is read.
     """
     from isomorph.dialects.keras.config import parse
     from isomorph.formats import _keras_files as shared
     from isomorph.wire import hdf5_data
-    config = shared.document(_member(artifact, "config.json"), f"{artifact.where}: config.json", artifact.limits)
+    config = _config(artifact)
     metadata = {**shared.document(_member(artifact, "metadata.json"), f"{artifact.where}: metadata.json", artifact.limits)}
     root = parse(config, artifact.where)
     name = next((name for name in WEIGHTS[:1] if name in _names(artifact)), None)
     if name is None:
         raise Missing("its weights are in no file of the kind that is read (model.weights.h5)", where=artifact.where)
     content = hdf5_data.read(_member(artifact, name), f"{artifact.where}: {name}", artifact.limits)
+    if shared.is_own(root):
+        said = f"the code of the class {root.class_name} is not in the file: what its layers compute is not known, their weights are"
+        return shared.weights_of(content, {**metadata, "class": root.class_name}, [Finding("keras.code", Severity.HIGH, "", said)])
     metadata["training_config"] = config.get("compile_config")
     _fill_vocabularies(root, artifact, "assets")
     return shared.model_of(root, shared.modern_tensors(root, content), {key: value for key, value in metadata.items() if value}, [], artifact.where)
+
+
+def _config(artifact: Artifact) -> dict[str, Any]:
+    from isomorph.formats import _keras_files as shared
+    return shared.document(_member(artifact, "config.json"), f"{artifact.where}: config.json", artifact.limits)
+
+
+def network(artifact: Artifact, *, input_shapes: Mapping[str, Sequence[int]] | None = None) -> Model | None:
+    """The graph of a file of weights alone, which there is none of. Raises `Unsupported` with the class whose code is missing."""
+    from isomorph.dialects.keras.config import parse
+    from isomorph.formats import _keras_files as shared
+    raise shared.own_class(parse(_config(artifact), artifact.where), artifact.where)
 
 
 def _fill_vocabularies(layer: Layer, artifact: Artifact, place: str) -> None:
@@ -131,7 +147,7 @@ def write(model: Model, path: str | os.PathLike, *, force: bool = False, progres
             weights.seek(0)
             with archive.open(zipfile.ZipInfo(WEIGHTS[0]), "w", force_zip64=True) as member_file:
                 shutil.copyfileobj(weights, member_file, 1 << 20)
-    return Report(str(path), list(model.findings), {"format": "keras", "path": str(path)})
+    return Report(str(path), [], {"format": "keras", "path": str(path)})
 
 
 def _write_weights(file: BinaryIO, places: Iterable[tuple[str, Any]]) -> None:
@@ -147,5 +163,6 @@ def _write_weights(file: BinaryIO, places: Iterable[tuple[str, Any]]) -> None:
 
 FORMAT = Format(
     name="keras", title="Keras 3", extensions=(".keras",), holds="graph",
-    spec="https://github.com/keras-team/keras/blob/master/keras/src/saving/saving_lib.py", identify=identify, read=read, write=write, dialect="keras",
+    spec="https://github.com/keras-team/keras/blob/master/keras/src/saving/saving_lib.py", identify=identify, read=read, write=write, network=network,
+    dialect="keras",
 )

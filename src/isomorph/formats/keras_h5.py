@@ -52,7 +52,7 @@ def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model | Checkpoi
     attributes = content.attributes[""]
     config = attributes.get("model_config")
     if config is None:
-        return _checkpoint(content)
+        return shared.weights_of(content, {name: shared.text(value) for name, value in attributes.items() if isinstance(value, (str, bytes))})
     from isomorph.dialects.keras.config import parse
     root = parse(shared.document(shared.text(config), f"{artifact.where}: model_config", artifact.limits), artifact.where)
     start = "model_weights" if "model_weights" in content.attributes else ""
@@ -63,14 +63,6 @@ def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model | Checkpoi
     metadata = {"keras_version": shared.text(version), "backend": shared.text(attributes.get("backend", "")),
                 "training_config": shared.text(attributes["training_config"]) if "training_config" in attributes else None}
     return shared.model_of(root, tensors, {key: value for key, value in metadata.items() if value}, findings, artifact.where)
-
-
-def _checkpoint(content: Any) -> Checkpoint:
-    """Every dataset under its path in the file; optimizer states have theirs."""
-    from isomorph.formats import _keras_files as shared
-    from isomorph.model import Checkpoint
-    metadata = {name: shared.text(value) for name, value in content.attributes[""].items() if isinstance(value, (str, bytes))}
-    return Checkpoint({path: shared.tensor(dataset, path) for path, dataset in content.datasets.items()}, metadata)
 
 
 # Writing
@@ -86,7 +78,7 @@ def write(model: Model, path: str | os.PathLike, *, force: bool = False, progres
     h5py = hdf5_data.library()
     written = writer.Written(model)
     name = re.sub(r"\W+", "_", model.graph.name or "") or "model"
-    findings = list(model.findings)
+    findings: list[Finding] = []
     for step in written.steps.values():
         if "hard_sigmoid" in step.layer.config.values():
             findings.append(Finding("keras.generation", Severity.MEDIUM, step.name, "its hard_sigmoid is the one of Keras 3; Keras 2 has another slope"))

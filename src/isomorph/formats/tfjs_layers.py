@@ -141,7 +141,7 @@ def write(model: Model, path: str | Path, *, dtype: str | None = None, force: bo
         tfjs_weights.write(weights, outputs[:-1], size)
         outputs[-1].write(json.dumps(document).encode())
     whole = sum(path.stat().st_size for path in (file, *(file.parent / name for name in names)))
-    return Report(str(file), [*model.findings, *findings], {"format": "tfjs_layers", "path": str(file), "bytes": whole})
+    return Report(str(file), findings, {"format": "tfjs_layers", "path": str(file), "bytes": whole})
 
 
 FORMAT = Format(

@@ -61,7 +61,7 @@ def _curves(op: Op, levels: Value, channels: int, tiles: Sequence[int], grid: Se
     area = tiles[0] * tiles[1]
     cut = op.reshaped(levels, [-1, channels, grid[0], tiles[0], grid[1], tiles[1]])
     flat = op.reshaped(op.Transpose(cut, perm=[0, 1, 2, 4, 3, 5]), [-1, channels, *grid, area])
-    counts = op.ReduceSum(op.OneHot(flat, op.const([LEVELS]), op.const(np.float32([0, 1])), axis=-1), op.const([-2]), keepdims=0)
+    counts = op.ReduceSum(op.OneHot(flat, op.const([LEVELS]), op.const(np.asarray([0, 1], np.float32)), axis=-1), op.const([-2]), keepdims=0)
     if limit > 0:
         kept = op.Min(counts, op.scalar(limit * area / LEVELS, counts))
         excess = op.ReduceSum(op.Sub(counts, kept), op.const([-1]), keepdims=1)
@@ -80,7 +80,7 @@ def _between(op: Op, levels: Value, curves: Value, channels: int, tiles: Sequenc
     for tile, count in zip(tiles, grid, strict=True):
         place = (np.arange(tile * count) - tile / 2) / tile
         lower = np.floor(place)
-        share = np.float32(place - lower)
+        share = (place - lower).astype(np.float32)
         sides.append([(np.clip(lower + step, 0, count - 1).astype(np.int64), weight) for step, weight in ((0, 1 - share), (1, share))])
     channel = np.arange(channels)[:, None, None]
     parts = []
