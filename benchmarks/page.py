@@ -7,7 +7,7 @@ from typing import Any
 
 from benchmarks.bars import agrees, ratios
 from benchmarks.cases import ROOT
-from benchmarks.keras_networks import FORMATS, shares
+from benchmarks.keras_networks import FORMATS, LARGEST, shares
 
 PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
 BEGIN, END = "<!-- benchmarks, made by `python -m benchmarks` -->", "<!-- end of benchmarks -->"
@@ -258,13 +258,17 @@ def _keras(rows: list[dict[str, Any]]) -> Iterator[str]:
         return
     yield from ("## Networks of keras.applications", "", f"{len(rows)} networks with random weights at their usual size of picture, from .keras, beside "
                 "`Model.export` of Keras, which loads the file first and, for ONNX, has to call it once: CPU seconds, peak memory in MB, and ours as parts "
-                "of theirs.", "",
+                f"of theirs. Keras is not asked for ONNX of files above {LARGEST / 1e6:.0f} MB: it takes {_largest(rows)} of memory for those below.", "",
                 "| network | MB | to | isomorph | Keras | CPU ratio | isomorph MB | Keras MB | memory ratio |", "|---" * 9 + "|")
     for row in rows:
         yield from (f"| {' | '.join(cells)} |" for cells in _costs_of_network(row))
     for format in FORMATS:
         yield f"| median of {len(shares(rows, format, 'cpu'))} | | {format} | | | {_middle(rows, format, 'cpu')} | | | {_middle(rows, format, 'rss')} |"
     yield ""
+
+
+def _largest(rows: list[dict[str, Any]]) -> str:
+    return f"up to {max(row['onnx']['keras']['rss'] for row in rows) / 1e9:.1f} GB"
 
 
 def _middle(rows: list[dict[str, Any]], format: str, key: str) -> str:

@@ -1,6 +1,6 @@
 """Runs inside the environment `tensorflow`: makes models of `keras_grid`, `keras_models` and `keras_functions`, saves them, and computes what Keras computes.
 
-    python keras_cases.py FOLDER LIBRARY PATTERN         LIBRARY is keras, tf_keras, or torch: Keras 3 on PyTorch, with the channels in front
+    python keras_cases.py FOLDER LIBRARY PATTERN         LIBRARY is keras or tf_keras
 
 For each case it prints a line of JSON, with the name of its file or why it could not be made; inputs and outputs lie in FOLDER/NAME.npz. The last line says
 which of the layers that the library exports were in no model that was made; with the pattern `*` there must be none but those of `LEFT_OUT`.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -44,25 +45,32 @@ class Maker:
         try:
             print(json.dumps({"name": name, **self.made(name, build, np.random.default_rng(7))}), flush=True)
         except Exception as error:
-            self.refused[name] = f"{type(error).__name__}: {str(error)[:200]}"
+            self.refused[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             print(json.dumps({"name": name, "error": self.refused[name]}), flush=True)
 
     def made(self, name, build, rng):
-        model = build()
+        model, twin = build() if name.startswith("first-") else (build(), None)
         if not name.startswith(("quantized", "adapted")):
             randomise(model, rng)
         inputs = [feed(tensor, rng, name) for tensor in model.inputs]
-        tensors = [self.tensor(x) for x in inputs]
-        outputs = model(tensors if len(tensors) > 1 else tensors[0], training=False)
+        outputs = self.called(model, inputs) if twin is None else self.behind(model, twin, inputs[0], 2 if "ConvLSTM" in name else 1)
         model.save(self.folder / f"{name}{self.suffix}")
-        arrays = {f"in{place}": array for place, array in enumerate(inputs)} | {f"out{place}": array(each) for place, each in enumerate(leaves(outputs))}
+        arrays = {f"in{place}": array for place, array in enumerate(inputs)} | {f"out{place}": np.asarray(each) for place, each in enumerate(leaves(outputs))}
         np.savez(self.folder / f"{name}.npz", **{key: stored(value) for key, value in arrays.items()})
         self.met |= {kind for layer in layers_of(model) for kind in type(layer).__mro__}
         return {"file": f"{name}{self.suffix}", "inputs": [tensor.name.split(":")[0] for tensor in model.inputs]}
 
+    def called(self, model, inputs):
+        tensors = [self.tensor(x) for x in inputs]
+        return model(tensors if len(tensors) > 1 else tensors[0], training=False)
+
+    def behind(self, model, twin, x, axis):
+        """What a model gives whose twin has the channels behind, and which TensorFlow cannot run. Recurrent ones have a time in front of them at times."""
+        twin.set_weights(model.get_weights())
+        y = np.asarray(self.called(twin, [np.moveaxis(x, axis, -1)]))
+        return np.moveaxis(y, -1, axis if y.ndim == x.ndim else 1)
+
     def tensor(self, array):
-        if self.K.__name__ == "keras" and self.K.backend.backend() != "tensorflow":
-            return self.K.ops.convert_to_tensor(array)
         import tensorflow as tf
         return tf.constant(array.astype(object) if array.dtype.kind == "U" else array)
 
@@ -73,7 +81,7 @@ class Maker:
 
     def excused(self, kind, exported):
         if kind.__name__ in LEFT_OUT["base"]:
-            return any(other is not kind and issubclass(other, kind) for other in (*exported, *self.met))
+            return "NotImplementedError" in inspect.getsource(kind) or any(other is not kind and issubclass(other, kind) for other in exported)
         if kind.__name__ in LEFT_OUT["no layer"]:
             return not issubclass(kind, self.K.layers.Layer)
         said = next((error for name, error in self.refused.items() if name.split("-")[0] == kind.__name__), "")
@@ -97,10 +105,6 @@ def leaves(outputs):
     if isinstance(outputs, dict):
         outputs = [outputs[key] for key in sorted(outputs)]
     return [leaf for each in outputs for leaf in leaves(each)] if isinstance(outputs, (list, tuple)) else [outputs]
-
-
-def array(tensor):
-    return tensor.detach().numpy() if hasattr(tensor, "detach") else np.asarray(tensor)
 
 
 def stored(array):
@@ -149,23 +153,35 @@ def single(K, rows):
             yield f"{kind}-{place}-{number}", builder(kind, shape if isinstance(shape, list) else [(shape, "float32")], options)
 
 
-def every(K, library):
+def channels_first(K, rows):
+    """The same with the channels in front, each with its twin."""
+    from keras_models import functional
+
+    def builder(kind, shape, options):
+        place = 1 if kind.startswith("ConvLSTM") else 0
+        behind = (*shape[:place], *shape[place + 1:], shape[place])
+        sides = ((shape, options), (behind, {**options, "data_format": "channels_last"}))
+        return lambda: [functional(K, [(size, "float32")], getattr(K.layers, kind)(**settings)) for size, settings in sides]
+    for place, (kind, shape, settings) in enumerate(rows):
+        for number, options in enumerate(settings if hasattr(K.layers, kind) else ()):
+            yield f"first-{kind}-{place}-{number}", builder(kind, shape, options)
+
+
+def every(K):
     import keras_functions
     import keras_grid
     import keras_models
-    yield from single(K, keras_grid.rows(channels_first=library == "torch"))
-    if library != "torch":
-        yield from keras_models.composed(K)
-        yield from keras_functions.operations(K) if library == "keras" else keras_functions.raw(K)
+    yield from single(K, keras_grid.rows())
+    yield from channels_first(K, keras_grid.channels_first_rows())
+    yield from keras_models.composed(K)
+    yield from keras_functions.operations(K) if K.__name__ == "keras" else keras_functions.raw(K)
 
 
 def main():
     folder, library, pattern = sys.argv[1:]
-    if library == "torch":
-        os.environ["KERAS_BACKEND"] = "torch"
-    K = importlib.import_module("keras" if library == "torch" else library)
-    maker = Maker(K, folder)
-    for name, build in every(K, library):
+    os.environ["TF_USE_LEGACY_KERAS"] = str(int(library == "tf_keras"))            # some of Keras 2 asks TensorFlow for Keras
+    maker = Maker(importlib.import_module(library), folder)
+    for name, build in every(maker.K):
         if any(fnmatch.fnmatch(name, each) for each in pattern.split(",")):
             maker.run(name, build)
     print(json.dumps({"missing": maker.missing()}))

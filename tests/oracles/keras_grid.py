@@ -201,7 +201,10 @@ def preprocessing_rows():
     yield "Hashing", [((4,), "int64")], [{"num_bins": 5}, {"num_bins": 5, "salt": 3}]
     yield "Hashing", [((4,), "string")], [{"num_bins": 5}]
     yield "HashedCrossing", [((1,), "int64"), ((1,), "int64")], [{"num_bins": 5}]
-    yield "STFTSpectrogram", (300, 1), grid(mode=["log", "magnitude", "psd", "real", "imag", "angle", "stft"], frame_length=64, frame_step=32, fft_length=64)
+    frames = {"frame_length": 64, "frame_step": 32, "fft_length": 64}
+    yield "STFTSpectrogram", (300, 1), grid(mode=["log", "magnitude", "psd", "real", "imag", "angle", "stft"], window=None, **frames)
+    yield "STFTSpectrogram", (300, 2), grid(mode=["log", "stft"], window=None, padding="same", expand_dims=BOTH, **frames)
+    yield "STFTSpectrogram", (300, 1), grid(window=["hann", "hamming"], **frames)                 # which Keras makes with SciPy
     yield "MelSpectrogram", (3000,), grid(fft_length=256, sequence_stride=128, num_mel_bins=20)
 
 
@@ -211,7 +214,7 @@ def old_rows():
 
 
 def channels_first_rows():
-    """What TensorFlow has no kernels for on a CPU, so that PyTorch computes it."""
+    """What TensorFlow has no kernels for on a CPU: the same with the channels behind says what is right."""
     first = {"data_format": "channels_first"}
     for kind, shape in (("1D", (4, 9)), ("2D", (4, 8, 7)), ("3D", (2, 6, 5, 4))):
         yield f"Conv{kind}", shape, grid(filters=4, kernel_size=[2, 3], strides=[1, 2], padding=VALID_SAME, groups=[1, 2], **first)
@@ -222,16 +225,13 @@ def channels_first_rows():
         yield f"DepthwiseConv{kind}", shape, grid(kernel_size=[2, 3], strides=[1, 2], padding=VALID_SAME, depth_multiplier=[1, 2], **first)
         yield f"SeparableConv{kind}", shape, grid(filters=5, kernel_size=[2, 3], strides=[1, 2], padding=VALID_SAME, **first)
     yield "ConvLSTM2D", (3, 2, 5, 6), grid(filters=2, kernel_size=[2, 3], padding=VALID_SAME, return_sequences=BOTH, **first)
-    yield "BatchNormalization", (4, 8, 7), grid(axis=1)
+    yield "STFTSpectrogram", (2, 300), grid(mode="magnitude", window=None, expand_dims=BOTH, frame_length=64, **first)
     yield "UpSampling2D", (3, 8, 7), grid(size=[2, (3, 2)], interpolation=["nearest", "bilinear"], **first)
     yield "Resizing", (3, 8, 7), grid(height=[5, 16], width=9, interpolation=["nearest", "bilinear"], **first)
 
 
-def rows(channels_first=False):
-    """All of them, or those with the channels in front for which there are no kernels in TensorFlow."""
-    if channels_first:
-        yield from channels_first_rows()
-        return
+def rows():
+    """All that Keras computes by itself."""
     for make in (simple_rows, conv_rows, pooling_rows, normalization_rows, recurrent_rows, image_rows, merging_rows, attention_rows, preprocessing_rows,
                  old_rows):
         yield from make()

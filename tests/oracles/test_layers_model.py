@@ -1,6 +1,8 @@
 """LayersModels that isomorph writes and published ones, loaded and run by TensorFlow.js in Node and in a browser."""
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 
 import browser
@@ -60,6 +62,25 @@ def test_tensorflow_js_runs_it(tmp_path, name, dtype):
     with Session(tmp_path / "web" / "model.json", "tfjs_layers") as runtime:
         (got,) = runtime.run({runtime.inputs()[0].name: x}).values()
     np.testing.assert_allclose(got, wanted, atol=(1e-5 if dtype is None else 1e-2) * np.abs(wanted).max())
+
+
+TRAINING = {"optimizer": {"module": "keras.optimizers", "class_name": "SGD", "config": {"learning_rate": 1e-4}, "registered_name": None},
+            "loss": "mean_squared_error", "metrics": []}
+
+
+def test_tensorflow_js_trains_it_further(tmp_path):
+    """With the optimizer and the loss that the file carries."""
+    shape, layers, variables = NETWORKS["pictures"]
+    places = {f"layers/{path}/vars/{index}": array for path, arrays in variables.items() for index, array in enumerate(arrays)}
+    config = files.sequential(*layers, shape=shape) | {"compile_config": TRAINING}
+    path = files.keras(tmp_path / "m.keras", config, files.modern_weights(places))
+    isomorph.convert(path, tmp_path / "web" / "model.json", to="tfjs_layers", verify=False)
+    command = ["node", str(Path(__file__).with_name("tfjs_training.js")), str(environments.node("tfjs")), str(tmp_path / "web" / "model.json")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["optimizer"] == "SGD"
+    assert found["losses"][-1] < 0.9 * found["losses"][0]
 
 
 # ---- published ones

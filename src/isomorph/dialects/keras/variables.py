@@ -6,7 +6,7 @@ list the variables of a top-level layer in one row, trainable ones first.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ OWN = {
     "Discretization": "~summary?!bin_boundaries",
     "Normalization": "~mean?!mean ~variance?!mean ~count?!mean", "Attention": "scale?use_scale concat_score_weight?is_concat",
     "AdditiveAttention": "scale?use_scale",
+    "STFTSpectrogram": "real_kernel?has_real imag_kernel?has_imaginary",
     "SpectralNormalization": "~vector_u", "LayerScale": "gamma",
 }
 CELLS = {"LSTM": "LSTMCell", "GRU": "GRUCell", "SimpleRNN": "SimpleRNNCell", "ConvLSTM1D": "ConvLSTMCell", "ConvLSTM2D": "ConvLSTMCell",
@@ -96,9 +97,16 @@ def _quantized(kind: str, mode: str, config: Config, found: list[tuple[str, bool
     return [(name, name == "bias", place) for place, name in enumerate(names)]
 
 
+# Conditions that are no setting by itself.
+CONDITIONS: dict[str, Callable[[Config], bool]] = {
+    "is_concat": lambda config: config.get("score_mode") == "concat",
+    "has_real": lambda config: config.get("mode") != "imag", "has_imaginary": lambda config: config.get("mode") != "real",
+}
+
+
 def _holds(condition: str, config: Config) -> bool:
-    if condition == "is_concat":
-        return config.get("score_mode") == "concat"
+    if condition in CONDITIONS:
+        return CONDITIONS[condition](config)
     if condition.startswith("!"):
         return not _given(config.get(condition[1:], True if condition[1:] == "tie_weights" else None))
     return _given(config.get(condition, condition != "bias_axes" and condition not in ("use_scale",)))

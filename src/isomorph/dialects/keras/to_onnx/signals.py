@@ -1,4 +1,4 @@
-"""Spectrograms, whose transform Keras keeps as a convolution or takes from the backend."""
+"""Spectrograms, whose transform Keras keeps as kernels of a convolution or takes from the backend."""
 from __future__ import annotations
 
 from typing import Any
@@ -27,36 +27,31 @@ def window_of(op: Op, name: Any, length: int) -> np.ndarray:
 
 
 @layer("STFTSpectrogram")
-def stft_spectrogram(op: Op, x: Value, *, mode: str = "log", frame_length: int = 256, frame_step: Any = None, fft_length: Any = None, window: Any = "hann",
-                     periodic: bool = False, scaling: Any = "density", padding: str = "valid", expand_dims: bool = False,
-                     data_format: str | None = None) -> Value:
-    """A convolution of every channel with cosines and sines, whose kernels the file keeps or the configuration determines."""
-    size = fft_length or frame_length
-    step = frame_step or frame_length // 2
-    if expand_dims or op.rank(x) != 3 or op.sizes(op.first(x, data_format))[1] != 1:
-        return op.reject("only one channel without a new axis is mapped")
-    cosines, sines = kernels(op, frame_length, size, window, periodic, scaling)
+def stft_spectrogram(op: Op, x: Value, *, mode: str = "log", frame_length: int = 256, frame_step: Any = None, padding: str = "valid",
+                     expand_dims: bool = False, data_format: str | None = None, **initial: Any) -> Value:
+    """Every channel by itself, convolved with two kernels that began as cosines and sines under a window, and may have been trained since."""
     y = op.first(x, data_format)
-    real, imaginary = (convolved(op, y, op.const(kernel.astype(np.float32)), None, step, padding, 1) for kernel in (cosines, sines))
-    return op.last(spectrum(op, mode, real, imaginary), data_format)
+    channels = op.sizes(y)[1]
+    if not isinstance(channels, int):
+        return op.reject("the number of its channels is not known")
+    time = op.sizes(y)[2] if isinstance(op.sizes(y)[2], int) else op.size_of(y, 2)
+    alone = y if channels == 1 else op.reshaped(y, [-1, 1, time])
+    parts = [convolved(op, alone, op.need(name), None, frame_step or frame_length // 2, padding, 1)
+             for name, absent in (("real_kernel", "imag"), ("imag_kernel", "real")) if mode != absent]
+    found = spectrum(op, mode, parts)
+    _, bins, frames = op.sizes(found)
+    frames = frames if isinstance(frames, int) else op.size_of(found, 2)
+    if expand_dims:
+        wide = op.reshaped(found, [-1, channels, bins, frames])
+        return op.Transpose(wide, perm=[0, 1, 3, 2] if data_format == "channels_first" else [0, 3, 2, 1])
+    return op.last(found if channels == 1 else op.reshaped(found, [-1, channels * bins, frames]), data_format)
 
 
-def kernels(op: Op, frame: int, size: int, window: Any, periodic: bool, scaling: Any) -> tuple[np.ndarray, np.ndarray]:
-    """[frame, 1, size // 2 + 1] each."""
-    length = frame if periodic else frame - 1
-    turns = 2 * np.pi * np.arange(frame) / max(length, 1)
-    shapes = {None: np.ones(frame), "hann": 0.5 - 0.5 * np.cos(turns), "hamming": 0.54 - 0.46 * np.cos(turns)}
-    if window not in shapes:
-        return op.reject(f"the window {str(window)[:40]!r} is not mapped")
-    shape = shapes[window]
-    factor = {"density": np.sqrt((shape ** 2).sum()), "spectrum": np.abs(shape.sum()), None: 1.0}[scaling]
-    angles = -2 * np.pi * np.outer(np.arange(frame), np.arange(size // 2 + 1)) / size
-    return tuple((part(angles) * shape[:, None] / factor)[:, None, :] for part in (np.cos, np.sin))  # type: ignore[return-value]
-
-
-def spectrum(op: Op, mode: str, real: Value, imaginary: Value) -> Value:
+def spectrum(op: Op, mode: str, parts: list[Value]) -> Value:
+    """What a mode makes of the real and the imaginary part, [batch, bins, frames] each."""
     if mode in ("real", "imag"):
-        return real if mode == "real" else imaginary
+        return parts[0]
+    real, imaginary = parts
     if mode == "angle":
         return arctan2(op, imaginary, real)
     if mode == "stft":
