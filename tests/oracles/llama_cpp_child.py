@@ -3,7 +3,7 @@
     python llama_cpp_child.py logits FILE.gguf EXPECTED.npz OUT.npz ...        logits of every row of ids, without its padding
     python llama_cpp_child.py embed FILE.gguf EXPECTED.npz OUT.npz ...         what stands behind the last layer of every token
     python llama_cpp_child.py translate FILE.gguf EXPECTED.npz OUT.npz ...     logits of every row of what is written, behind what is read
-    python llama_cpp_child.py greedy FILE.gguf COUNT PROMPT ...                the best tokens that follow each prompt, a line each
+    python llama_cpp_child.py greedy FILE.gguf COUNT half|float PROMPT ...     the best tokens that follow each prompt, a line each
     python llama_cpp_child.py tokens FILE.gguf TEXTS.json                      of each text, a line each
 """
 from __future__ import annotations
@@ -70,8 +70,9 @@ def tokens(path: str, texts: str) -> None:
         print(*model.tokenize(text.encode(), add_bos=False, special=False))
 
 
-def greedy(path: str, count: str, *prompts: str) -> None:
-    model = llama_cpp.Llama(path, n_ctx=512, verbose=False, n_threads=1, logits_all=True)
+def greedy(path: str, count: str, cache: str, *prompts: str) -> None:
+    kept = {"type_k": 0, "type_v": 0} if cache == "float" else {}
+    model = llama_cpp.Llama(path, n_ctx=512, verbose=False, n_threads=1, logits_all=True, **kept)
     for prompt in prompts:
         model.reset()
         model._ctx.kv_cache_clear()

@@ -31,8 +31,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not LLAMA, reason="no interpr
 # whatever the model says, knows no dynamic scaling, takes the long factors of LongRoPE for every text once its context is long, and lacks RWKV 4 and GPT-J.
 OTHERWISE = {"gptj", "phi3", "starcoder2", "gemma3", "dynamic", "longrope", "rwkv"}
 WIDTH = 64                                   # of the made T5
-CERTAIN = ("The three laws of motion say that", "2, 4, 6, 8,", "List the days of the week:", "The alphabet: A, B, C, D,", "Water boils at")
-PROMPTS = ("What is the capital of France?", "The three laws of motion say that", "def fibonacci(n):", "Once upon a time, there was a fox who", "2, 4, 6, 8,")
+PROMPTS = ("What is the capital of France?", "The three laws of motion say that", "def fibonacci(n):", "Once upon a time, there was a fox who", "2, 4, 6, 8,",
+           "List the days of the week:", "The alphabet: A, B, C, D,", "Water boils at", "Dear Sir or Madam,", "import numpy as np\n", "In 1969, humans first",
+           "The best way to cook rice is", "Q: Why is the sky blue?\nA:", "My favourite book is", "To be, or not to be,", "The quick brown fox")
 
 
 def judge(verb: str, *arguments: object) -> str:
@@ -99,20 +100,28 @@ def test_llama_cpp_reads_the_keys_that_a_tokenizer_becomes(name, tmp_path):
         assert have.split() == want.split(), text
 
 
+def greedy(path: Path, cache: str = "half") -> list[list[int]]:
+    """The 64 best tokens behind each prompt in llama.cpp, whose keys and values are kept as halves, as it does by itself, or as float32."""
+    found = [[int(number) for number in line.split()] for line in judge("greedy", path, 64, cache, *PROMPTS).splitlines()]
+    assert [len(tokens) for tokens in found] == [64] * len(PROMPTS)
+    return found
+
+
 def test_the_first_tokens_of_a_published_model_are_the_same(tmp_path):
-    """64 tokens behind each prompt, the best each time. llama.cpp rounds what it multiplies Q4_1 with to 8 bits; given the same weights as float32 it does
-    not, and then every prompt goes the same way. With its own kernels those do whose best token is far ahead of the second."""
+    """64 tokens behind each prompt, the best each time. Given the same weights as float32 every prompt goes the same way. llama.cpp rounds what it multiplies
+    Q4_1 with to 8 bits, which adds up over 30 layers, so that few prompts survive any change of how it is computed: as many as when llama.cpp itself keeps
+    its keys and values in another type go the same way here, at least, and no less than five."""
     isomorph.convert(zoo("smollm2"), tmp_path / "float.gguf", dtype="fp32", verify=False)
     with Generation(zoo("smollm2"), timeout=300, runtime="onnxruntime") as model:
-        for path, prompts in ((tmp_path / "float.gguf", PROMPTS), (zoo("smollm2"), CERTAIN)):
-            theirs = [[int(number) for number in line.split()] for line in judge("greedy", path, 64, *prompts).splitlines()]
-            for prompt, wanted in zip(prompts, theirs, strict=True):
-                assert len(wanted) == 64
-                assert list(model.tokens(model.prompt(prompt, chat=False), most=64, through=True)) == wanted, prompt
+        ours = [list(model.tokens(model.prompt(prompt, chat=False), most=64, through=True)) for prompt in PROMPTS]
+    assert ours == greedy(tmp_path / "float.gguf")
+    theirs, otherwise = greedy(zoo("smollm2")), greedy(zoo("smollm2"), "float")
+    same = sum(one == other for one, other in zip(ours, theirs, strict=True))
+    assert same >= max(5, sum(one == other for one, other in zip(theirs, otherwise, strict=True)))
 
 
 def test_text_comes_from_llama_cpp_where_it_is_installed():
     with Generation(zoo("smollm2"), timeout=120) as model:
         assert model.session.runtime.name == "llama"
         found = [list(model.tokens(model.prompt(prompt, chat=False), most=16, through=True)) for prompt in PROMPTS[:3]]
-    assert found == [[int(number) for number in line.split()] for line in judge("greedy", zoo("smollm2"), 16, *PROMPTS[:3]).splitlines()]
+    assert found == [[int(number) for number in line.split()] for line in judge("greedy", zoo("smollm2"), 16, "half", *PROMPTS[:3]).splitlines()]

@@ -108,7 +108,7 @@ def test_every_expression_is_one_that_the_package_takes():
 
 
 def test_a_published_model_answers():
-    with Generation(zoo("smollm2"), timeout=120) as model:
+    with Generation(zoo("smollm2"), timeout=120, runtime="onnxruntime") as model:
         prompt = model.prompt("What is the capital of France?")
         assert "".join(model.text(prompt, most=24)) == "The capital of France is Paris."
         assert not model.findings

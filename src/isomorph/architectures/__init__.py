@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from isomorph.architectures import changes, positions
 from isomorph.architectures._table import FAMILIES, FLAGS, Family
-from isomorph.errors import Damaged, Missing, Unsupported
+from isomorph.errors import Damaged, Missing, Unsafe, Unsupported
 from isomorph.formats.gguf import KINDS_KEY, Typed, keys_of
 from isomorph.model import Checkpoint
 from isomorph.quant.mixes import Model
@@ -60,20 +60,26 @@ def under_gguf_names(content: Checkpoint, artifact: Artifact, format_name: str) 
 
 def _with_words(made: Checkpoint, artifact: Artifact) -> Checkpoint:
     """With the keys of the tokenizer that stands beside the weights, where one does. One that is damaged is left out, and said."""
-    from isomorph.architectures import vocabulary
-    document = document_beside(artifact, "tokenizer.json")
-    if document is None:
-        return made
     settings = document_beside(artifact, "tokenizer_config.json") or {}
     template = _beside(artifact, "chat_template.jinja")
     if template is not None:
         settings = {"chat_template": bytes(template.view).decode("utf-8", "replace"), **settings}
     table = made.get("token_embd.weight")
     try:
-        keys, findings = vocabulary.keys(document, settings, dims_of(table)[0] if table is not None else 0)
-    except Damaged as error:
+        keys, findings = _words_beside(artifact, settings, dims_of(table)[0] if table is not None else 0)
+    except (Damaged, Unsafe) as error:
         keys, findings = {}, [Finding("tokenizer.left-out", Severity.MEDIUM, "tokenizer.json", f"no tokenizer is written: {error.what}")]
     return Checkpoint(made.tensors, _with(made.metadata, keys), [*made.findings, *findings])
+
+
+def _words_beside(artifact: Artifact, settings: Mapping[str, Any], size: int) -> tuple[dict[str, Any], list[Finding]]:
+    """The keys of tokenizer.json or else of a model of SentencePiece."""
+    from isomorph.architectures import sentencepiece, vocabulary
+    document = document_beside(artifact, "tokenizer.json")
+    if document is not None:
+        return vocabulary.keys(document, settings, size)
+    model = next((found for name in sentencepiece.FILES if (found := _beside(artifact, name)) is not None), None)
+    return (sentencepiece.keys(model.view, settings, size) if model is not None else {}), []
 
 
 def _beside(artifact: Artifact, name: str) -> Artifact | None:

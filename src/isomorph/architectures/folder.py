@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from isomorph.architectures import family_of_gguf, positions
+from isomorph.architectures import family_of_gguf, positions, sentencepiece
 from isomorph.architectures._table import FLAGS, Family
 from isomorph.architectures.layers import ENCODERS, NETWORKS
 from isomorph.errors import Missing, Unsupported
@@ -22,6 +22,7 @@ DTYPES = {"FLOAT": "float32", "FLOAT16": "float16", "BFLOAT16": "bfloat16"}
 TABLES = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "shared.weight", "backbone.embeddings.weight",
           "rwkv.embeddings.weight")
 HEADS = ("lm_head.weight", "embed_out.weight", "head.weight")           # what makes words, where it is not the table of words itself
+MODELS = {"llama": "tokenizer.model", "t5": "spiece.model"}     # SentencePiece's, as transformers calls its file
 SPECIAL = ("bos", "eos", "unk", "pad")
 NAMED = {"unk": "unknown", "pad": "padding"}                # what GGUF calls them in its keys
 
@@ -52,7 +53,9 @@ def tokenizer_files(keys: Mapping[str, Any], name: str) -> tuple[dict[str, str],
     template = keys.get("tokenizer.chat_template")
     settings |= {"chat_template": template} if isinstance(template, str) else {}
     settings |= {"model_max_length": keys[key]} if (key := f"{name}.context_length") in keys else {}
-    return {TOKENIZER: made.to_str(), SETTINGS: _text(settings)}, findings
+    data = sentencepiece.model(keys)
+    model = {MODELS[str(keys["tokenizer.ggml.model"])]: data.decode("utf-8", "surrogateescape")} if data is not None else {}
+    return {TOKENIZER: made.to_str(), SETTINGS: _text(settings), **model}, findings
 
 
 def config(content: Checkpoint, family: Family) -> dict[str, Any]:

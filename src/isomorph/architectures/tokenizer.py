@@ -124,10 +124,19 @@ def sentencepiece(tokenizers: Any, metadata: Mapping[str, Any], words: list[str]
     model = tokenizers.models.BPE(vocab=numbers, merges=_merges(words, scores, numbers), unk_token=unknown, fuse_unk=True, byte_fallback=BYTE in types)
     made = tokenizers.Tokenizer(model)
     before = [tokenizers.normalizers.Prepend(BLANK)] if metadata.get(KEY + "add_space_prefix", True) else []
-    made.normalizer = tokenizers.normalizers.Sequence([*before, tokenizers.normalizers.Replace(" ", BLANK)])
+    made.normalizer = tokenizers.normalizers.Sequence([*_cleaned(tokenizers, metadata), *before, tokenizers.normalizers.Replace(" ", BLANK)])
     steps = [tokenizers.decoders.Replace(BLANK, " "), tokenizers.decoders.ByteFallback(), tokenizers.decoders.Fuse()]
     made.decoder = tokenizers.decoders.Sequence([*steps, *([tokenizers.decoders.Strip(" ", 1, 0)] if before else [])])
     return made
+
+
+def _cleaned(tokenizers: Any, metadata: Mapping[str, Any]) -> list[Any]:
+    """The steps that replace letters and leave out blanks before a text is cut."""
+    charsmap = bytes(value & 0xFF for value in metadata.get(KEY + "precompiled_charsmap", []))
+    steps = [tokenizers.normalizers.Precompiled(charsmap)] if charsmap else []
+    if metadata.get(KEY + "remove_extra_whitespaces"):
+        steps += [tokenizers.normalizers.Strip(), tokenizers.normalizers.Replace(tokenizers.Regex(" {2,}"), " ")]
+    return steps
 
 
 def _merges(words: Sequence[str], scores: Sequence[float], numbers: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -157,11 +166,7 @@ def unigram(tokenizers: Any, metadata: Mapping[str, Any], words: list[str], type
     scores = list(metadata.get(KEY + "scores", [])) or [0.0] * len(words)
     unknown = int(metadata.get(KEY + "unknown_token_id", 0))
     made = tokenizers.Tokenizer(tokenizers.models.Unigram(list(zip(words, map(float, scores), strict=True)), unk_id=unknown, byte_fallback=BYTE in types))
-    charsmap = bytes(value & 0xFF for value in metadata.get(KEY + "precompiled_charsmap", []))
-    steps = [tokenizers.normalizers.Precompiled(charsmap)] if charsmap else []
-    if metadata.get(KEY + "remove_extra_whitespaces"):
-        steps += [tokenizers.normalizers.Strip(), tokenizers.normalizers.Replace(tokenizers.Regex(" {2,}"), " ")]
-    made.normalizer = tokenizers.normalizers.Sequence(steps)
+    made.normalizer = tokenizers.normalizers.Sequence(_cleaned(tokenizers, metadata))
     scheme = "always" if metadata.get(KEY + "add_space_prefix", True) else "never"
     made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(BLANK, prepend_scheme=scheme)
     made.decoder = tokenizers.decoders.Metaspace(BLANK, prepend_scheme=scheme)
