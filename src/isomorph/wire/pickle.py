@@ -539,9 +539,12 @@ COLLECTIONS = {Name("builtins", "set"), Name("builtins", "frozenset"), Name("col
 PYTHON2 = {Name(old, name): Name(new, name) for old, new, names in (
     ("__builtin__", "builtins", ("set", "frozenset", "bytearray", "bytes", "complex", "slice", "range", "list", "dict", "tuple", "object")),
     ("copy_reg", "copyreg", ("_reconstructor",))) for name in names} | {Name("__builtin__", "xrange"): Name("builtins", "range")}
+# Modules that newer Pythons dropped, while the one that loads a file may have them (PEP 594 and 632)
+DROPPED = {"aifc", "asynchat", "asyncore", "audioop", "cgi", "cgitb", "chunk", "crypt", "distutils", "imghdr", "imp", "lib2to3", "mailcap", "msilib", "nis",
+           "nntplib", "ossaudiodev", "pipes", "smtpd", "sndhdr", "spwd", "sunau", "telnetlib", "uu", "xdrlib"}
 # Packages whose contents are known completely, so that an unknown name in them is no user's class
-CLOSED = frozenset(sys.stdlib_module_names) | {"__builtin__", "copy_reg", "commands", "urllib2", "test", "_pyrepl", "pip", "setuptools",
-                                               "pkg_resources", "numpy", "joblib", "torch"}
+CLOSED = frozenset(sys.stdlib_module_names) | DROPPED | {"__builtin__", "copy_reg", "commands", "urllib2", "test", "_pyrepl", "pip",
+                                                         "setuptools", "pkg_resources", "numpy", "joblib", "torch"}
 # Classes that frameworks keep whole models in: a loader would run their code, and their state is data here
 NAMED = ("torch.nn.modules.", "torch.nn.parameter", "torch.nn.utils.", "torch.optim.", "torch.ao.nn.", "torch.jit._script", "torchvision.", "sklearn.")
 
