@@ -25,9 +25,10 @@ def scanned_together(op: Builder, xs: Sequence[Value], states: Sequence[Value], 
     with op.body() as made:
         y, following = step(slices, inner)
         results = [op.Identity(value) for value in (*following, y)]
+        kinds = [*(state.type for state in states), y.type if isinstance(y.type, ir.TensorType) else xs[0].type]
     body = ir.Graph([*inner, *slices], results, nodes=made, name=op.context.unique("body"), opset_imports={"": 1})
-    for result in results:
-        result.type, result.shape = xs[0].type, None
+    for result, kind in zip(results, kinds, strict=True):
+        result.type, result.shape = kind, None
     direction, count = int(backwards), len(xs)
     *last, ys = op.Scan(*states, *xs, body=body, num_scan_inputs=count, scan_input_axes=[axis] * count, scan_output_axes=[axis],
                         scan_input_directions=[direction] * count, scan_output_directions=[direction], _outputs=len(states) + 1)

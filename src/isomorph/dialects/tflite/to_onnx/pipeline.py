@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from isomorph.dialects._lower import rewrite
 from isomorph.dialects.tflite.to_onnx import control, detection, recurrent, spectra, stablehlo  # noqa: F401    their rules stand in the same table
+from isomorph.dialects.tflite.to_onnx.integers import integers as integer_rules
 from isomorph.dialects.tflite.to_onnx.operators import to_onnx
 from isomorph.dialects.tflite.to_onnx.settle import settle
 from isomorph.dialects.tflite.to_onnx.unfold import Resources, lift_states, unfold_quantization, values_of
@@ -26,16 +27,19 @@ SHAPED_ALIKE = {"Cast", "DequantizeLinear", "QuantizeLinear", "Identity", "Relu"
                 "Softmax", "Sin", "Cos", "BitCast", "CumSum"}
 
 
-def to_hub(model: Model) -> Model:
+def to_hub(model: Model, *, integers: bool = False) -> Model:
     """The same computation in ONNX operators; takes over the graph of `model`. Operators without an ONNX form stay, each with a finding.
 
     Quantised tensors become QuantizeLinear and DequantizeLinear around every operator, weights stay integers. States become inputs and outputs.
+    With `integers` quantised operators become arithmetic of integers where there is a rule for it, with the bits of the reference kernels.
     """
     graph, findings = model.graph, list(model.findings)
     try:
         lift_states(graph, findings)
         Resources(graph, findings).lift()
         spectra.split_complex(graph, findings)
+        if integers:
+            rewrite(graph, integer_rules, keep=lambda node: True, infer=infer)
         unfold_quantization(graph, lambda node: node in to_onnx, findings)
         with np.errstate(all="ignore"):                     # constants of a damaged file may not fit their new type
             result = rewrite(graph, to_onnx, keep=lambda node: node not in to_onnx, infer=infer)
