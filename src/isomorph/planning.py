@@ -131,13 +131,13 @@ class Plan:
 
 
 def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = None, names: str | None = None,
-         external_data: bool | None = None, signature: str | None = None, genai: bool | None = None,
+         external_data: bool | None = None, signature: str | None = None, genai: bool | None = None, integers: bool | None = None,
          input_shapes: Mapping[str, Sequence[int]] | None = None, module: str | None = None, progress: Progress = SILENT) -> Plan:
     """What converting `source` (a path) to the format named `to` would do: a dry run of the conversion itself.
 
     `opset` is the ONNX version to write; `dtype` ("fp16", "bf16", "fp32") the type to store float weights in; `names` ("gguf", "huggingface") how the
     weights of a language model are named and laid out; `external_data` puts the weights of an ONNX file beside it, `genai` what onnxruntime-genai asks for
-    beside the graph of a language model; `signature` chooses an
+    beside the graph of a language model; `integers` makes quantised operators of TensorFlow Lite arithmetic of integers; `signature` chooses an
     entry point; `input_shapes` fixes the shapes of inputs, by name or by their place ("0"), -1 for a size that stays open.
     `module` ("package.module:factory") is code of the caller's own, which is imported and run in the Python that has PyTorch to make the graph that weights
     belong to; without it nobody's code is imported.
@@ -146,7 +146,7 @@ def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = 
     artifact = Artifact.open(source)
     match, target = _table.identify(artifact), _table.get(to)
     options = {name: value for name, value in (("opset", opset), ("dtype", dtype), ("names", names), ("external_data", external_data), ("signature", signature),
-                                               ("genai", genai), ("module", module),
+                                               ("genai", genai), ("integers", integers or None), ("module", module),
                                                ("input_shapes", dict(input_shapes) if input_shapes else None)) if value is not None}
     made = Plan(artifact, match, target, options)
     if target.write is None:
@@ -171,15 +171,15 @@ def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = 
 
 def convert(source: Any, destination: str | Path, *, to: str | None = None, opset: int | None = None, verify: bool = True, force: bool = False,
             dtype: str | None = None, names: str | None = None, external_data: bool | None = None, signature: str | None = None,
-            genai: bool | None = None, input_shapes: Mapping[str, Sequence[int]] | None = None, module: str | None = None, provenance: bool = False,
-            timeout: float = 300.0, progress: Progress = SILENT) -> Report:
+            genai: bool | None = None, integers: bool | None = None, input_shapes: Mapping[str, Sequence[int]] | None = None, module: str | None = None,
+            provenance: bool = False, timeout: float = 300.0, progress: Progress = SILENT) -> Report:
     """Converts a model file: `plan(...)` and `run(destination)`. The format comes from the suffix of `destination` unless `to` names it."""
     path = Path(destination)
     if path.exists() and not force:
         raise Usage("the output exists already", where=str(path), hint="choose another name or add --force")
     _never_the_source(Artifact.open(source), path)
     made = plan(source, to=to or _format_of(path), opset=opset, dtype=dtype, names=names, external_data=external_data, signature=signature, genai=genai,
-                input_shapes=input_shapes, module=module, progress=progress)
+                integers=integers, input_shapes=input_shapes, module=module, progress=progress)
     return made.run(path, force=force, verify=verify, provenance=provenance, timeout=timeout, progress=progress)
 
 
@@ -276,7 +276,8 @@ def _plan_graph(made: Plan, content: Model, progress: Progress) -> None:
         _finish_weights(made, weights(content))
         return
     progress.start("to onnx")
-    hub = dialects.to_hub(content)
+    known = dialects.options_to_hub(content.dialect)
+    hub = dialects.to_hub(content, **{name: value for name, value in made.options.items() if name in known})
     progress.finish()
     if content.dialect != "onnx" or made.target.dialect != "onnx":
         made.steps.append(Step("to onnx", f"{sum(operators(hub).values()):,} ONNX operators"))
@@ -284,7 +285,7 @@ def _plan_graph(made: Plan, content: Model, progress: Progress) -> None:
         made.options["input_shapes"] = by_name(made.options["input_shapes"], [str(value.name) for value in hub.graph.inputs])
         _fix_shapes(hub, made.options["input_shapes"])
     progress.start(f"to {made.target.dialect}")
-    model = dialects.from_hub(hub, made.target.dialect, **_accepted_by_dialect(dialects.options_of(made.target.dialect), made))
+    model = dialects.from_hub(hub, made.target.dialect, **_accepted_by_dialect(dialects.options_of(made.target.dialect), made, known))
     progress.finish()
     made.result, made.findings = model, [*made.findings, *_unique([*content.findings, *hub.findings, *model.findings])]
     made.result_operators = operators(model)
@@ -348,12 +349,12 @@ def _accepted(function: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in known}
 
 
-def _accepted_by_dialect(known: frozenset[str], made: Plan) -> dict[str, Any]:
-    """The options that the mapping takes. Raises `Usage` for one that neither it nor the writer takes."""
+def _accepted_by_dialect(known: frozenset[str], made: Plan, used: frozenset[str]) -> dict[str, Any]:
+    """The options that the mapping takes. Raises `Usage` for one that neither it nor reader and writer take, nor was `used` on the way to ONNX."""
     writers = inspect.signature(made.target.writer).parameters
     reader = _table.get(made.match.format).read
     readers = inspect.signature(reader).parameters if reader is not None else {}
-    if strange := [name for name in made.options if name not in known and name not in writers and name not in readers and name != "input_shapes"]:
+    if strange := [name for name in made.options if name not in {*known, *used, *writers, *readers, "input_shapes"}]:
         raise Usage(f"{made.target.title} takes no --{strange[0].replace('_', '-')}")
     return {name: value for name, value in made.options.items() if name in known}
 

@@ -188,6 +188,34 @@ def test_quantised_operator_is_within_a_quantum(name, dtype, tmp_path):
             assert want.dtype == bool or len(np.unique(want)) > 2
 
 
+EXACT = ("CONV_2D", "CONV_2D:relu6", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "ADD:relu", "SUB", "MUL", "AVERAGE_POOL_2D", "QUANTIZE")
+
+
+@needs_litert
+@pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name in EXACT for dtype in BYTES])
+def test_arithmetic_of_integers_has_the_bits_of_the_reference(name, dtype, tmp_path):
+    g = Graph()
+    path = g.save(tmp_path / "model.tflite", ROWS[name][0](g, dtype))
+    model = to_hub(read(path), integers=True)
+    assert not {node.op_type for node in model.graph} & {"QuantizeLinear", "DequantizeLinear"}
+    ir.save(model.ir, tmp_path / "model.onnx")
+    for seed in (1, 5):
+        limits = np.iinfo(dtype)
+        whole = {value.name: np.random.default_rng(seed + place).integers(limits.min, limits.max, [int(dim) for dim in value.shape], dtype, endpoint=True)
+                 for place, value in enumerate(g.inputs)}
+        feeds, expected = running.run(path, whole, seed=seed, kernels="reference")
+        _, found = running.run(tmp_path / "model.onnx", feeds)
+        (want,), (have,) = expected.values(), found.values()
+        np.testing.assert_array_equal(want, have)
+        assert len(np.unique(want)) > 10
+
+
+def test_an_operator_without_a_rule_for_integers_is_computed_in_floats():
+    g = Graph()
+    model = to_hub(g.model(ROWS["HARD_SWISH"][0](g, "int8")), integers=True)
+    assert [node.op_type for node in model.graph] == ["DequantizeLinear", "HardSwish", "QuantizeLinear"]
+
+
 # Kernels that compute in tables or in few bits, where one quantum of 1 / 32768 is finer than they are
 KERNELS = {"SUM": "builtin"}                        # its reference kernel adds int8 in int8, which overflows
 MORE = {("SOFTMAX", "int16"): 4, ("LOGISTIC", "int16"): 4, ("TANH", "int16"): 4}

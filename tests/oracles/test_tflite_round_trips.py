@@ -1,4 +1,5 @@
-"""Quantised .tflite -> .onnx -> .tflite: the same integer kernels, a file of the same size, and the same results in LiteRT, run after run."""
+"""Quantised .tflite -> .onnx -> .tflite: the same integer kernels, a file of the same size, and the same results in LiteRT, run after run. And as arithmetic of
+integers in ONNX: the bits of LiteRT's reference kernels."""
 from __future__ import annotations
 
 from collections import Counter
@@ -12,6 +13,7 @@ from tflite_models import Graph, quantized
 
 import isomorph
 from isomorph.artifact import Artifact
+from isomorph.dialects.tflite.to_onnx import fixed_point
 from isomorph.formats import tflite
 
 SHARED = next((folder / "shared/data" for folder in Path(__file__).parents if (folder / "shared/data").is_dir()), None)
@@ -86,3 +88,33 @@ def test_published_integer_models_stay_what_they_are(name, tmp_path):
     assert kernels(back) == kernels(source)
     assert back.stat().st_size <= 1.05 * source.stat().st_size
     agree(source, back)
+
+
+def has_the_bits_of_the_reference(source: Path, folder: Path, inputs: int = 3) -> None:
+    isomorph.convert(source, folder / "integers.onnx", integers=True, verify=False)
+    names = [value.name for value in isomorph.open(folder / "integers.onnx").graph.inputs]           # LiteRT has those of the signature; states come last
+    for seed in range(inputs):
+        feeds, want = running.run(source, seed=seed, kernels="reference")
+        _, have = running.run(folder / "integers.onnx", dict(zip(names, feeds.values(), strict=False)))
+        assert any(len(np.unique(array)) > 2 for array in want.values())
+        for mine, theirs in zip(have.values(), want.values(), strict=False):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+@needs_litert
+def test_the_arithmetic_of_an_integer_lstm_has_the_bits_of_the_reference(tmp_path):
+    has_the_bits_of_the_reference(integer_lstm(tmp_path / "source.tflite"), tmp_path)
+
+
+@needs_litert
+@pytest.mark.skipif(SHARED is None, reason="the folder shared/data with published models does not stand beside the repository")
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_arithmetic_of_published_models_has_the_bits_of_the_reference(name, tmp_path):
+    has_the_bits_of_the_reference(SHARED / f"{name}.tflite", tmp_path)
+
+
+@pytest.mark.parametrize(("table", "bits", "function"), [(fixed_point.sigmoid(), 3, lambda x: 1 / (1 + np.exp(-x))), (fixed_point.tanh(3), 3, np.tanh),
+                                                         (fixed_point.tanh(4), 4, np.tanh)])
+def test_tables_of_fixed_point_functions_are_near_the_real_ones(table, bits, function):
+    """gemmlowp's polynomial has about 11 bits; equality with it is what the tests of the LSTM show."""
+    assert np.abs(table / 2.0 ** 15 - function(fixed_point.ARGUMENTS / 2.0 ** (15 - bits))).max() < 4e-4

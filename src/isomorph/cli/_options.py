@@ -18,6 +18,8 @@ def conversion(function: Callable[..., Any]) -> Callable[..., Any]:
                          help="PyTorch weights: IMPORT AND RUN this code of your own, load the weights into the module that it makes, and export that."),
             click.option("--signature", metavar="NAME", help="Choose an entry point of a file that has several."),
             click.option("--genai", is_flag=True, default=None, help="ONNX of a language model: write what onnxruntime-genai asks for beside it."),
+            click.option("--integers", is_flag=True, default=None,
+                         help="Quantised TensorFlow Lite: integer arithmetic with the bits of the reference kernels, in the place of QuantizeLinear."),
             click.option("--external-data/--single-file", "external_data", default=None, help="ONNX: weights beside the file, or inside it."),
             click.option("--names", type=click.Choice(("gguf", "huggingface")), help="Language models: name and lay out the weights as that world does."),
             click.option("--dtype", type=click.Choice(("fp32", "fp16", "bf16", "fp64", "uint8", "uint16")),
@@ -30,7 +32,7 @@ def conversion(function: Callable[..., Any]) -> Callable[..., Any]:
 def conversion_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The keyword arguments of `plan` and `convert`."""
     shapes = dict(_shape(text, place) for place, text in enumerate(arguments["input_shapes"]))
-    names = ("opset", "dtype", "names", "external_data", "signature", "genai", "module")
+    names = ("opset", "dtype", "names", "external_data", "signature", "genai", "integers", "module")
     return {name: arguments[name] for name in names} | {"input_shapes": shapes or None}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from isomorph.errors import Unsupported
 from isomorph.model import Model
 
-# dialect -> module with `to_hub(model) -> Model` and `from_hub(model, **options) -> Model`
+# dialect -> module with `to_hub(model, **options) -> Model` and `from_hub(model, **options) -> Model`
 DIALECTS = {
     "keras": "isomorph.dialects.keras",
     "tf": "isomorph.dialects.tf",
@@ -18,9 +18,9 @@ DIALECTS = {
 }
 
 
-def to_hub(model: Model) -> Model:
+def to_hub(model: Model, **options: Any) -> Model:
     """The same computation in ONNX operators. Raises `Unsupported` with every operator that has none."""
-    return model if model.dialect == "onnx" else _module(model.dialect).to_hub(model)
+    return model if model.dialect == "onnx" else _module(model.dialect).to_hub(model, **options)
 
 
 def from_hub(model: Model, dialect: str, **options: Any) -> Model:
@@ -30,7 +30,16 @@ def from_hub(model: Model, dialect: str, **options: Any) -> Model:
 
 def options_of(dialect: str) -> frozenset[str]:
     """The names of the options that `from_hub` takes for this dialect."""
-    parameters = {} if dialect == "onnx" else inspect.signature(_module(dialect).from_hub).parameters
+    return _options(dialect, "from_hub")
+
+
+def options_to_hub(dialect: str) -> frozenset[str]:
+    """The names of the options that `to_hub` takes for this dialect."""
+    return _options(dialect, "to_hub")
+
+
+def _options(dialect: str, direction: str) -> frozenset[str]:
+    parameters = {} if dialect == "onnx" else inspect.signature(getattr(_module(dialect), direction)).parameters
     return frozenset(parameters) - {"model"}
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from isomorph.model import Model
 
 
-def to_hub(model: Model) -> Model:
-    """The same computation in ONNX operators; takes over the graph of `model`."""
+def to_hub(model: Model, *, integers: bool = False) -> Model:
+    """The same computation in ONNX operators; takes over the graph of `model`. With `integers` quantised operators become arithmetic of integers, with the
+    bits of LiteRT's reference kernels."""
     from isomorph.dialects.tflite.to_onnx import pipeline
 
-    return pipeline.to_hub(model)
+    return pipeline.to_hub(model, integers=integers)
 
 
 def from_hub(model: Model, *, dtype: str | None = None) -> Model:

@@ -2,12 +2,14 @@
 kernels and TensorFlow Lite for Microcontrollers compute.
 
 Products are ConvInteger and MatMulInteger. A sum becomes an integer of the output as gemmlowp does it (`MultiplyByQuantizedMultiplier` in
-tflite/kernels/internal/common.h): it is multiplied by a factor of 31 bits, shifted down and rounded, and then shifted and rounded once more. An operator that
-has no rule here, or other types than the rule takes, stays and is unfolded into floats like all others.
+tflite/kernels/internal/common.h): it is multiplied by a factor of 31 bits, shifted down and rounded, and then shifted and rounded once more. Arithmetic in
+floats rounds once, which is off by one where the first rounding decides. An operator that has no rule here, or other types than the rule takes, stays and is
+unfolded into floats like all others.
 """
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,15 +23,14 @@ from isomorph.dialects.tflite.to_onnx.operators import FIRST, INT32, INT64, LAST
 integers = Mapping("tflite")
 BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
 HEADROOM = 20                      # bits by which sums of two tensors are widened before they are rounded
-BIT = 1 << 31                      # one, as a factor of 31 bits
-ABOVE = 1 << 30                    # makes every product of 61 bits positive, so that a division is a shift
+ABOVE = np.int64(1 << 61)          # more than any product: sums of 30 bits times factors of 31
 
 
 def factors(real: Any) -> tuple[np.ndarray, np.ndarray]:
     """(numbers below 2^31, exponents of two): what `QuantizeMultiplier` makes of real factors, each rounded to 31 bits."""
     split = [math.frexp(float(each)) for each in np.asarray(real, np.float64).reshape(-1)]
-    numbers = [math.floor(fraction * BIT + 0.5) for fraction, _ in split]
-    pairs = [(number // 2, exponent + 1) if number == BIT else (number, exponent) for number, (_, exponent) in zip(numbers, split, strict=True)]
+    numbers = [math.floor(fraction * 2.0 ** 31 + 0.5) for fraction, _ in split]
+    pairs = [(number // 2, exponent + 1) if number == 1 << 31 else (number, exponent) for number, (_, exponent) in zip(numbers, split, strict=True)]
     pairs = [(0, 0) if exponent < -31 else (number, exponent) for number, exponent in pairs]
     return np.array([number for number, _ in pairs], np.int64), np.array([exponent for _, exponent in pairs], np.int64)
 
@@ -40,17 +41,20 @@ def halved(op: Builder, value: ir.Value, divisor: Any) -> ir.Value:
     return op.Div(op.Add(value, op.Mul(op.Sign(value), op.const(divisor // 2))), op.const(divisor))
 
 
-def scaled(op: Builder, value: ir.Value, real: Any, shape: list[int] | None = None, once: bool = False) -> ir.Value:
-    """An integer times real factors that have the shape `shape`, as int64, rounded as the reference rounds: twice."""
-    numbers, exponents = factors(real)
-    numbers, exponents = numbers.reshape(shape or []), exponents.reshape(shape or [])
+def shifted(op: Builder, value: ir.Value, bits: Any) -> ir.Value:
+    """int64 of less than 62 bits divided by powers of two, rounded to the nearest, halves up. A division of what is positive is a shift, so it is made that."""
+    bits = np.asarray(bits, np.int64)
+    half, whole = np.int64(1) << (bits - 1), np.int64(1) << bits
+    return op.Sub(op.Div(op.Add(value, op.const(half + ABOVE)), op.const(whole)), op.const(ABOVE >> bits))
+
+
+def scaled(op: Builder, value: ir.Value, real: Any, shape: list[int] | None = None, *, once: bool = False) -> ir.Value:
+    """An integer times real factors that have the shape `shape`, as int64: rounded twice as gemmlowp does, or once, as fully connected layers are."""
+    numbers, exponents = (each.reshape(shape or []) for each in factors(real))
+    value = op.Cast(value, to=INT64)
     if once:
-        total = 31 - exponents
-        product = op.Mul(op.Cast(value, to=INT64), op.const(numbers))
-        big = np.int64(1) << np.int64(62)
-        return op.Sub(op.Div(op.Add(product, op.const((np.int64(1) << (total - 1)) + big)), op.const(np.int64(1) << total)), op.const(big >> total))
-    product = op.Mul(op.Cast(value, to=INT64), op.const(numbers << np.maximum(exponents, 0)))
-    high = op.Sub(op.Div(op.Add(product, op.const(np.int64(BIT // 2 + ABOVE * BIT))), op.const(np.int64(BIT))), op.const(np.int64(ABOVE)))
+        return shifted(op, op.Mul(value, op.const(numbers)), 31 - exponents)
+    high = shifted(op, op.Mul(value, op.const(numbers << np.maximum(exponents, 0))), 31)
     return high if (exponents >= 0).all() else halved(op, high, np.int64(1) << np.maximum(-exponents, 0))
 
 
@@ -103,7 +107,7 @@ def _real(op: Builder, x: ir.Value, w: ir.Value, each: bool) -> np.ndarray:
     """What a sum of products is multiplied with. Kernels with a factor for each channel multiply in double precision, the others in single precision first."""
     scales = np.asarray(w.meta["quantization"].scale, np.float32).reshape(-1)
     products = np.float64(scale_of(x)) * scales.astype(np.float64) if each else np.float64(scale_of(x) * scales)
-    return products / np.float64(scale_of(op.outputs[0]))
+    return np.asarray(products / np.float64(scale_of(op.outputs[0])))
 
 
 def _zeros(op: Builder, x: ir.Value, w: ir.Value) -> list[ir.Value]:
@@ -159,7 +163,7 @@ def fully_connected(op, x, w, b=None, *, fused_activation_function="NONE", weigh
 
 # ---- sums, products of two tensors, changes of scale
 
-def _added(sign: int) -> Any:
+def _added(combined: str) -> Callable[..., Any]:
     def rule(op, x, y, *, fused_activation_function="NONE", pot_scale_int16=1):
         """Both in steps of twice the greater scale, with bits to spare."""
         output = op.outputs[0]
@@ -167,13 +171,13 @@ def _added(sign: int) -> Any:
             return NotImplemented
         twice = np.float64(2 * max(scale_of(x), scale_of(y)))
         parts = [scaled(op, op.Mul(centred(op, each), op.const(np.int64(1 << HEADROOM))), np.float64(scale_of(each)) / twice) for each in (x, y)]
-        total = op.Add(*parts) if sign > 0 else op.Sub(*parts)
+        total = op.make(combined, parts, {})
         return finished(op, scaled(op, total, twice / np.float64(scale_of(output) * np.float32(1 << HEADROOM))), fused_activation_function)
     return rule
 
 
-integers("ADD")(_added(1))
-integers("SUB")(_added(-1))
+integers("ADD")(_added("Add"))
+integers("SUB")(_added("Sub"))
 
 
 @integers("MUL")
