@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import keras_networks
+from benchmarks.conversions import INTEGERS
 
 FLOAT_SHARE, LARGEST_SIZE, WITHIN_ONE = 1e-4, 1.02, 0.999
 USABLE = 1e-3                                       # of the range; a result further off is wrong, and how fast it is means nothing
@@ -60,6 +61,10 @@ def _to_onnx(rows: list[dict[str, Any]]) -> Iterator[Bar]:
     within = _differences(rows, "within_one")
     least = min(within, key=lambda item: item[1], default=None)
     yield Bar("elements of int8 models within one quantum of the reference kernels", "≥ 99.9 %", f"{least[1]:.2%} ({least[0]})" if least else "-",
+              least[1] >= WITHIN_ONE if least else None)
+    exact = [(row["model"], row["tools"][INTEGERS]["difference"]["within_one"]) for row in rows if (row["tools"].get(INTEGERS) or {}).get("difference")]
+    least = min(((name, value) for name, value in exact if value is not None), key=lambda item: item[1], default=None)
+    yield Bar("the same, converted with `--integers`", "≥ 99.9 %", f"{least[1]:.2%} ({least[0]})" if least else "-",
               least[1] >= WITHIN_ONE if least else None)
     anchors = {row["model"]: row["kernels"]["within_one"] for row in rows if row.get("kernels")}
     lost = [(name, anchors[name] - value) for name, value in within if name in anchors]

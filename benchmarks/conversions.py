@@ -15,6 +15,7 @@ from benchmarks.cases import Case
 from benchmarks.environments import Environment
 
 OTHER = {"onnx": "tflite", "tflite": "onnx"}
+INTEGERS = "isomorph in integers"
 PEERS = {"onnx": "onnx2tf", "tflite": "tf2onnx"}    # who is compared, by the format of the source
 
 
@@ -38,6 +39,10 @@ def isomorph_verified(environment: Environment, case: Case, source: str) -> list
     return isomorph(environment, case, source, verify=True)
 
 
+def isomorph_integers(environment: Environment, case: Case, source: str) -> list[str]:
+    return [*isomorph(environment, case, source), "--integers"]
+
+
 def onnx2tf(environment: Environment, case: Case, source: str) -> list[str]:
     shapes = [f"{name}:{','.join(map(str, shape))}" for name, shape in case.shapes.items()]
     return [environment.program("onnx2tf"), "-i", source, "-o", "result", "-n", *(["-ois", *shapes] if shapes else [])]
@@ -51,6 +56,8 @@ def tools(case: Case, ours: Environment, peers: Mapping[str, Environment]) -> li
     """Those that convert this case, ours first."""
     result = f"result.{OTHER[case.source]}"
     found = [Tool("isomorph", ours, isomorph, result), Tool("isomorph verified", ours, isomorph_verified, result)]
+    if results.is_quantised(case.path()):
+        found.append(Tool(INTEGERS, ours, isomorph_integers, result))
     name = PEERS[case.source]
     if name in peers:
         found.append(Tool(name, peers[name], *{"onnx2tf": (onnx2tf, "result/source_float32.tflite"), "tf2onnx": (tf2onnx, "result.onnx")}[name]))

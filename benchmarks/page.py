@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.bars import agrees, ratios
 from benchmarks.cases import ROOT
+from benchmarks.conversions import INTEGERS
 from benchmarks.keras_networks import FORMATS, LARGEST, shares
 
 PAGE, README = ROOT / "docs" / "benchmarks.md", ROOT / "README.md"
@@ -25,7 +26,8 @@ MEMORY = """Anonymous memory (mapped files do not count), sampled every 5 ms. Th
 NODES = """Rows marked *quoted* are not run by this program: they were measured by nearly the same count (an absolute tolerance of 1e-7 instead of 1e-5 of the
 output's scale) on onnx 1.23.2, where 1,296 cases counted as float32."""
 KERNELS = """LiteRT has two sets of integer kernels, which round differently. Both are shown beside each other on the quantised models, over 100 inputs: the
-greatest difference in quanta, and the share of elements within one."""
+greatest difference in quanta, and the share of elements within one. The plain result rounds once where the reference kernels round twice; `--integers`
+computes as they do."""
 METHOD = """## How this is measured
 
 * Each tool converts a copy of each model in an empty folder, in turns, several times; medians count. Every process runs under a small launcher of its
@@ -124,11 +126,11 @@ def _kernels(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     """What LiteRT's own two sets of kernels differ by, where a source is quantised."""
     quantised = [row for row in rows if row.get("kernels")]
     if quantised:
-        yield from ("", KERNELS, "", "| model | isomorph from the reference kernels | LiteRT's default kernels from them | isomorph from the default kernels |",
-                    "|---" * 4 + "|")
+        yield from ("", KERNELS, "", "| model | isomorph from the reference kernels | with `--integers` | LiteRT's default kernels from them | "
+                    "isomorph from the default kernels |", "|---" * 5 + "|")
     for row in quantised:
         ours = row["tools"]["isomorph"]
-        known = [ours["difference"], row["kernels"], ours.get("difference_default")]
+        known = [ours["difference"], row["tools"].get(INTEGERS, {}).get("difference"), row["kernels"], ours.get("difference_default")]
         yield f"| {row['model']} | {' | '.join(_amount(item) if item else '-' for item in known)} |"
 
 
