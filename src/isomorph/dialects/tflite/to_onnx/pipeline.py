@@ -10,6 +10,7 @@ import onnx_ir as ir
 from isomorph.dialects._lower import rewrite
 from isomorph.dialects.tflite.to_onnx import control, detection, recurrent, spectra, stablehlo  # noqa: F401    their rules stand in the same table
 from isomorph.dialects.tflite.to_onnx.integers import integers as integer_rules
+from isomorph.dialects.tflite.to_onnx.integers import whole
 from isomorph.dialects.tflite.to_onnx.operators import to_onnx
 from isomorph.dialects.tflite.to_onnx.settle import settle
 from isomorph.dialects.tflite.to_onnx.unfold import Resources, lift_states, unfold_quantization, values_of
@@ -40,6 +41,9 @@ def to_hub(model: Model, *, integers: bool = False) -> Model:
         spectra.split_complex(graph, findings)
         if integers:
             rewrite(graph, integer_rules, keep=lambda node: True, infer=infer)
+        elif rounded := [node for each in (graph, *graph.subgraphs()) for node in each if node in integer_rules and whole(node.inputs[0], node.outputs[0])]:
+            sentence = f"{len(rounded)} quantised operators round once, where LiteRT's reference kernels round twice: single elements may be a quantum apart"
+            findings.append(Finding("tflite.rounding", Severity.LOW, rounded[0].name or rounded[0].op_type, sentence, "--integers computes with their bits"))
         unfold_quantization(graph, lambda node: node in to_onnx, findings)
         with np.errstate(all="ignore"):                     # constants of a damaged file may not fit their new type
             result = rewrite(graph, to_onnx, keep=lambda node: node not in to_onnx, infer=infer)
