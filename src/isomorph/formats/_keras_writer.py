@@ -60,28 +60,45 @@ class Written:
         _own_outputs(model.graph)
         self.used: set[str] = set()
         self.inputs = {value: self.unique(value.name or "input") for value in self.graph.inputs}
-        outputs = {value: self.unique(value.name or "output") for value in self.graph.outputs}
+        called = self.named()
         self.steps: dict[ir.Node, Step] = {}
         for node in self.graph:
-            own = next((outputs[value] for value in node.outputs if value in outputs), None) if len(node.outputs) == 1 else None
             data, call, names = _described(node)
             start = len(node.inputs) - len(names)
             variables: dict[str, Any] = {name: node.inputs[start + place] for place, name in enumerate(names)}
-            name = own or self.unique(node.name or data["class_name"])
+            name = called[node]
             config, variables = fitted_gates(data["class_name"], data["config"], variables, generation)
             layer = Layer(data["class_name"], name, {"name": name, **self.settings(config)}, data["kind"])
             self.steps[node] = Step(node, name, layer, call, variables)
         self.order = self.arranged()
         self.check()
 
+    def named(self) -> dict[ir.Node, str]:
+        """A name for every layer: that of the output it makes, else that of the layer or operator it comes from, for those with variables first. The others of
+        the same origin have their class behind it."""
+        from isomorph.dialects.keras.variables import snake
+        outputs = {value: self.unique(value.name or "output") for value in self.graph.outputs}
+        found = {node: outputs[value] for node in self.graph for value in node.outputs if value in outputs and len(node.outputs) == 1}
+        kinds = {node: _described(node) for node in self.graph}
+        for node in sorted(kinds, key=lambda node: not kinds[node][2]):
+            if node not in found:
+                kind = snake(str(kinds[node][0]["class_name"]))
+                origin = self.plain(_origin(node.name or "")) or kind
+                found[node] = self.unique(origin if origin not in self.used else f"{origin}_{kind}")
+        return found
+
     def settings(self, config: dict[str, Any]) -> dict[str, Any]:
         """A configuration with the activations of this generation."""
         return {key: "hard_sigmoid" if value == f"hard_sigmoid_{self.generation}" else value for key, value in config.items()}
 
+    @staticmethod
+    def plain(name: str) -> str:
+        """A name without slashes."""
+        return re.sub(r"[^A-Za-z0-9_.\-]+", "_", name).strip("_.")
+
     def unique(self, name: str) -> str:
         """A name without slashes, once."""
-        plain = re.sub(r"[^A-Za-z0-9_.\-]+", "_", name).strip("_.") or "layer"
-        return unused(plain, self.used)
+        return unused(self.plain(name) or "layer", self.used)
 
     def check(self) -> None:
         """Every node hangs on an input, and constants are small enough for a configuration."""
@@ -191,6 +208,16 @@ def _scaled(value: ir.Value, count: int, gates: tuple[int, ...], factor: float) 
         return array * np.repeat(factors, array.shape[-1] // count)
     tensor = lazily(columns, value.const_value, name=value.name)
     return ir.Value(name=value.name, const_value=tensor, shape=value.shape, type=value.type)
+
+
+MADE = re.compile(r"(^|/)[A-Z]\w*_\d+$")              # what a rewrite puts behind the name of the node that it began with
+
+
+def _origin(name: str) -> str:
+    """The name of a node without what rewrites have put behind it."""
+    while MADE.search(name):
+        name = MADE.sub("", name)
+    return name
 
 
 def _described(node: ir.Node) -> tuple[dict[str, Any], dict[str, Any], list[str]]:

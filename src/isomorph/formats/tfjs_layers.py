@@ -43,10 +43,16 @@ def read(artifact: Artifact, *, progress: Progress = SILENT) -> Model:
     root = parse(topology.get("model_config") or topology, file.where)
     folder = artifact.path if artifact.is_folder else file.path.parent if file.path else None
     weights = tfjs_weights.read(document.get("weightsManifest") or [], folder, file.where, artifact.limits)
-    tensors, findings = _matched(root, weights)
+    found, findings = _matched(root, weights)
+    tensors = {path: _tfjs.tensor(weight) for path, weight in found.items()}
+    narrowed = {path: weight.stored.upper() for path, weight in found.items() if weight.stored != weight.dtype}
     metadata = {"keras_version": str(topology.get("keras_version") or ""), "generated_by": document.get("generatedBy"),
                 "training_config": topology.get("training_config") or document.get("trainingConfig"), "user_metadata": document.get("userDefinedMetadata")}
-    return files.model_of(root, tensors, {key: value for key, value in metadata.items() if value}, findings, file.where)
+    model = files.model_of(root, tensors, {key: value for key, value in metadata.items() if value}, findings, file.where)
+    for name, value in model.graph.initializers.items():
+        if name in narrowed:
+            value.meta["stored"] = narrowed[name]
+    return model
 
 
 def _matched(root: Layer, weights: dict[str, Any]) -> tuple[dict[str, Any], list[Finding]]:
@@ -62,7 +68,7 @@ def _matched(root: Layer, weights: dict[str, Any]) -> tuple[dict[str, Any], list
             name = next((name for name in own if name.rpartition("/")[2].removesuffix(":0") == last and _side(variable, name)), None)
             if name is not None:
                 own.remove(name)
-                found[f"{path}/{variable}"] = _tfjs.tensor(left.pop(name))
+                found[f"{path}/{variable}"] = left.pop(name)
     findings = [Finding("keras.variables", Severity.MEDIUM, name, "no layer of the topology has this weight") for name in left]
     return found, findings
 
