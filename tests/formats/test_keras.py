@@ -205,6 +205,24 @@ def test_names_of_layers_have_no_slashes(tmp_path):
     assert model.graph.outputs[0].name == "y"
 
 
+def test_layers_come_back_as_they_were(tmp_path):
+    """Through ONNX and into a file again: the same layers under the same names, and nothing turned between them."""
+    layers = [{"module": "keras.layers", "class_name": "Conv2D", "config": {"name": "features", "filters": 4, "kernel_size": [3, 3]}, "registered_name": None},
+              {"module": "keras.layers", "class_name": "Flatten", "config": {"name": "flat"}, "registered_name": None}, files.dense("classes", 2)]
+    rng = np.random.default_rng(3)
+    arrays = {place: rng.standard_normal(shape).astype(np.float32) for place, shape in (("conv2d/vars/0", (3, 3, 3, 4)), ("conv2d/vars/1", (4,)),
+                                                                                         ("dense/vars/0", (24, 2)), ("dense/vars/1", (2,)))}
+    path = files.keras(tmp_path / "m.keras", files.sequential(*layers, shape=(None, 5, 4, 3)),
+                       files.modern_weights({f"layers/{place}": array for place, array in arrays.items()}))
+    x = rng.standard_normal((2, 5, 4, 3)).astype(np.float32)
+    wanted = run(keras.read(Artifact.open(path)), tmp_path, x)[0]
+    keras.write(from_hub(to_hub(keras.read(Artifact.open(path))), "keras"), tmp_path / "again.keras")
+    again = keras.read(Artifact.open(tmp_path / "again.keras"))
+    assert [(node.op_type, node.name) for node in again.graph if node.op_type != "Flatten"] == [("Conv2D", "features"), ("Dense", "classes")]
+    assert operators(again)["Flatten"] == 1
+    np.testing.assert_allclose(run(again, tmp_path, x)[0], wanted, atol=1e-5)
+
+
 def test_operations_are_said_to_be_for_keras_3_only(tmp_path):
     from isomorph.dialects import from_hub
     path = files.keras(tmp_path / "m.keras", files.sequential(files.dense("d", 2), {

@@ -540,7 +540,7 @@ def _flat_layer(node: ir.Node) -> ir.Node | None:
         return None
     use = next(iter(y.uses()))
     if (
-        use.node.op_type not in ("FullyConnected", "Gemm", "MatMul")
+        use.node.op_type not in ("FullyConnected", "Gemm", "MatMul", "Linear")
         or use.node.attributes.get_int("transA", 0) != 0
         or use.idx
         or not use.node.inputs[1].is_initializer()

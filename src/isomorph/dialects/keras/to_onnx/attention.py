@@ -42,6 +42,17 @@ def both(op: Op, masks: list[Any]) -> Value | None:
     return reduce(lambda a, b: op.And(a, b), found) if found else None
 
 
+def looked_at(op: Op, tensors: tuple[Value, Value, Value], given: tuple[Any, Any, Any], attention_mask: Any, backwards: bool, window: Any) -> tuple[Any, Any]:
+    """(mask of the query, which keys each place may look at) of query, value and key: what is given, what comes with the tensors, and what the options ask for.
+    The mask of a key that is the value counts once."""
+    query, value, key = tensors
+    of_query, of_value, of_key = (mask if mask is not None else mask_of(x) for mask, x in zip(given, tensors, strict=True))
+    parts = [_unsqueezed(op, of_query, -1), _unsqueezed(op, of_value, -2), None if key is value else _unsqueezed(op, of_key, -2), attention_mask]
+    parts += [causal(op, query, value)] if backwards else []
+    parts += [near(op, query, value, window)] if window else []
+    return of_query, both(op, parts)
+
+
 def softened(op: Op, scores: Value, mask: Value | None) -> Value:
     """Softmax over the keys; masked ones get a score so low that nothing is left."""
     if mask is not None:
@@ -57,16 +68,10 @@ def multi_head(op: Op, query: Value, value: Value, key: Value | None = None, que
                sliding_window: int | None = None, flash_attention: Any = None, softmax_robust_masking: bool = False) -> Any:
     """Projections to heads, scores between all places along the attention axes, and the projection of what the heads gather."""
     key = value if key is None else key
-    query_mask, value_mask, key_mask = (given if given is not None else mask_of(x) for given, x in ((query_mask, query), (value_mask, value), (key_mask, key)))
-    if key is value:
-        key_mask = None
     axes = [axis % op.rank(query) for axis in attention_axes] if attention_axes else list(range(1, op.rank(query) - 1))
     q, k, v = (Heads(op, x, name, axes) for x, name in ((query, "query"), (key, "key"), (value, "value")))
     scores = op.MatMul(op.Mul(q.split, op.scalar(1 / math.sqrt(key_dim), q.split)), k.transposed())
-    masks = [_unsqueezed(op, query_mask, -1), _unsqueezed(op, value_mask, -2), _unsqueezed(op, key_mask, -2), attention_mask]
-    masks += [causal(op, query, value)] if use_causal_mask else []
-    masks += [near(op, query, value, sliding_window)] if sliding_window else []
-    mask = both(op, masks)
+    op.result_mask, mask = looked_at(op, (query, value, key), (query_mask, value_mask, key_mask), attention_mask, use_causal_mask, sliding_window)
     if mask is not None:
         if q.free or len(axes) > 1:
             return op.reject("masks with more than one attention axis are not mapped")
@@ -76,7 +81,6 @@ def multi_head(op: Op, query: Value, value: Value, key: Value | None = None, que
     if use_gate:
         gate = op.Sigmoid(_projected(op, query, "gate"))
         joined = op.Mul(joined, gate)
-    op.result_mask = query_mask
     y = _restored(op, joined, query)
     if not return_attention_scores:
         return y
@@ -160,24 +164,17 @@ def grouped_query(op: Op, query: Value, value: Value, key: Value | None = None, 
                   flash_attention: Any = None) -> Any:
     """Several heads of the query share one of keys and values."""
     key = value if key is None else key
-    query_mask, value_mask, key_mask = (given if given is not None else mask_of(x) for given, x in ((query_mask, query), (value_mask, value), (key_mask, key)))
-    if key is value:
-        key_mask = None
     repeats = num_query_heads // num_key_value_heads
     q, k, v = (Heads(op, x, name, [1]) for x, name in ((query, "query"), (key, "key"), (value, "value")))
     keys, values = (repeated(op, heads.split, repeats) for heads in (k, v))
     scores = op.MatMul(op.Mul(q.split, op.scalar(1 / math.sqrt(head_dim), q.split)), op.Transpose(keys, perm=[0, 1, 3, 2]))
-    masks = [_unsqueezed(op, query_mask, -1), _unsqueezed(op, value_mask, -2), _unsqueezed(op, key_mask, -2), attention_mask]
-    masks += [causal(op, query, value)] if use_causal_mask else []
-    masks += [near(op, query, value, sliding_window)] if sliding_window else []
-    mask = both(op, masks)
+    op.result_mask, mask = looked_at(op, (query, value, key), (query_mask, value_mask, key_mask), attention_mask, use_causal_mask, sliding_window)
     if mask is not None and op.rank(mask) == 3:
         mask = op.Unsqueeze(mask, op.const([1]))
     weights = softened(op, scores, mask)
     joined = q.join(op.MatMul(weights, values))
     if use_gate:
         joined = op.Mul(joined, op.Sigmoid(_projected(op, query, "gate")))
-    op.result_mask = query_mask
     y = _restored(op, joined, query)
     return [y, weights] if return_attention_scores else y
 
