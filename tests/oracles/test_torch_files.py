@@ -75,6 +75,8 @@ def test_what_is_no_dense_tensor_is_kept_in_parts(folder):
     assert (held["per_tensor"], held["per_tensor.scale"], held["per_tensor.zero_point"]) == ([[3, 6, 3], [8, 3, 10]], 0.5, 3)
     assert (held["per_channel"], held["per_channel.scale"]) == ([[1, 4, 1], [12, 2, 16]], [0.5, 0.25])
     assert checkpoint.metadata["per_channel.axis"] == 0
+    assert (held["jagged.values"], held["jagged.offsets"]) == ([[1, 1, 1], [1, 1, 1], [0, 0, 0]], [0, 2, 3])
+    assert not any(finding.code == "pickle.call" for finding in checkpoint.findings)
     assert held["half"] == [[1, 2], [3, -4]]
     assert held["overlapping"] == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
     assert (held["list.1"], held["list.2.deep"]) == ([0, 1, 2], [1, 1])

@@ -55,6 +55,7 @@ def odd() -> dict:
     return {"coo": dense.to_sparse(), "csr": dense.to_sparse_csr(), "csc": dense.to_sparse_csc(), "meta": torch.empty(2, 3, device="meta"),
             "per_tensor": torch.quantize_per_tensor(dense, 0.5, 3, torch.quint8),
             "per_channel": torch.quantize_per_channel(dense, torch.tensor([0.5, 0.25], dtype=torch.float64), torch.tensor([1, 2]), 0, torch.qint8),
+            "jagged": torch.nested.nested_tensor([torch.ones(2, 3), torch.zeros(1, 3)], layout=torch.jagged),
             "half": torch.tensor([1 + 2j, 3 - 4j], dtype=torch.complex32), "overlapping": torch.arange(5.0).as_strided((3, 3), (1, 1)),
             "list": [np.float32(1.5), np.arange(3), {"deep": torch.nn.Parameter(torch.ones(2))}]}
 

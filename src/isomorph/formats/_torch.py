@@ -101,4 +101,5 @@ def _dictionary(pairs: list[tuple[Any, Any]]) -> tuple[str, dict[str, Any]]:
 
 def _is_module(call: Call) -> bool:
     name = class_of(call)
-    return isinstance(name, Name) and is_foreign(name)
+    made = not call.args or name is not call.callee              # modules are made without arguments, members of an enumeration of their values
+    return made and isinstance(name, Name) and is_foreign(name) and name not in pickle.INERT

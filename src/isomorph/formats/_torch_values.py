@@ -301,6 +301,15 @@ def _rebuild_nested(machine: Machine, args: tuple) -> TensorRecord:
     return TensorRecord(None, parts[0].dtype, 0, (), (), parts=dict(zip(("values", "sizes", "strides", "offsets"), parts, strict=True)), layout="nested")
 
 
+def _rebuild_jagged(machine: Machine, args: tuple) -> TensorRecord:
+    """Rows of several lengths one behind the other, and where each begins."""
+    (state,) = arguments(machine, "a jagged tensor", args, Dict)
+    parts = {name: part for name in ("values", "offsets", "lengths") if isinstance(part := state.get(name), TensorRecord)}
+    if not {"values", "offsets"} <= set(parts):
+        raise Damaged("a jagged tensor without values and offsets", where=machine.where)
+    return TensorRecord(None, parts["values"].dtype, 0, (), (), parts=parts, layout="torch.jagged")
+
+
 def _rebuild_from_numpy(machine: Machine, args: tuple) -> ArrayRecord:
     return arguments(machine, "a tensor from an array", args, ArrayRecord, DType, object, object)[0]
 
@@ -392,7 +401,9 @@ def _numpy_dtype(machine: Machine, args: tuple) -> NumpyDType:
     return NumpyDType("O8", plain=False)
 
 
-TENSOR_CLASSES = {Name("torch", "Tensor"), Name("torch.nn.parameter", "Parameter"), Name("torch.nn.parameter", "Buffer")}
+JAGGED = "torch.nested._internal.nested_tensor"
+TENSOR_CLASSES = {Name("torch", "Tensor"), Name("torch.nn.parameter", "Parameter"), Name("torch.nn.parameter", "Buffer"),
+                  Name(JAGGED, "NestedTensor")}
 CONSTANTS: dict[Name, Any] = {Name("torch", name): DType(name) for name in (*DTYPES, *HALF_COMPLEX)}
 RULES_TORCH: dict[Name, Rule] = {
     **RULES,
@@ -401,6 +412,7 @@ RULES_TORCH: dict[Name, Rule] = {
         ("_rebuild_parameter", _rebuild_parameter), ("_rebuild_parameter_with_state", _rebuild_parameter), ("_rebuild_qtensor", _rebuild_qtensor),
         ("_rebuild_sparse_tensor", _rebuild_sparse), ("_rebuild_meta_tensor_no_storage", _rebuild_meta), ("_rebuild_nested_tensor", _rebuild_nested),
         ("_rebuild_device_tensor_from_numpy", _rebuild_from_numpy), ("_rebuild_device_tensor_from_cpu_tensor", _rebuild_from_tensor))},
+    Name(JAGGED, "_rebuild_njt"): _rebuild_jagged, Name("torch._dynamo.decorators", "_DimRange"): lambda machine, args: Call(Name("torch", "range"), args),
     Name("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type, Name("torch.storage", "_load_from_bytes"): _load_from_bytes,
     Name("torch", "Size"): _size, Name("torch", "device"): _device, Name("torch.serialization", "_get_layout"): _layout,
     **dict.fromkeys(TENSOR_CLASSES, _tensor_of),

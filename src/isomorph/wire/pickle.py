@@ -546,7 +546,7 @@ DROPPED = {"aifc", "asynchat", "asyncore", "audioop", "cgi", "cgitb", "chunk", "
 CLOSED = frozenset(sys.stdlib_module_names) | DROPPED | {"__builtin__", "copy_reg", "commands", "urllib2", "test", "_pyrepl", "pip",
                                                          "setuptools", "pkg_resources", "numpy", "joblib", "torch"}
 # Classes that frameworks keep whole models in: a loader would run their code, and their state is data here
-NAMED = ("torch.nn.modules.", "torch.nn.parameter", "torch.nn.utils.", "torch.optim.", "torch.ao.nn.", "torch.jit._script", "torchvision.", "sklearn.")
+NAMED = ("torch.nn.modules.", "torch.nn.parallel.", "torch.nn.parameter", "torch.nn.utils.", "torch.optim.", "torch.ao.nn.", "torch.jit._script", "torchvision.", "sklearn.")
 
 
 def severity_of(name: Name) -> int:
