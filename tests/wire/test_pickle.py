@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from isomorph.errors import Damaged, Unsafe
 from isomorph.wire import pickle
 from isomorph.wire.limits import Limits
-from isomorph.wire.pickle import Blob, Call, Dict, Encoded, Name, Persistent
+from isomorph.wire.pickle_records import Blob, Call, Dict, Encoded, Name, Persistent
+from isomorph.wire.pickle_rules import COLLECTIONS
 
 PROTOCOLS = range(6)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8) | st.binary(max_size=8)
@@ -34,7 +35,7 @@ def plain(value):
         return [plain(item) for item in value]
     if isinstance(value, tuple):
         return tuple(plain(item) for item in value)
-    if isinstance(value, Call) and value.callee in pickle.COLLECTIONS:
+    if isinstance(value, Call) and value.callee in COLLECTIONS:
         return (set if value.callee.qualname == "set" else frozenset)(map(plain, value.items))
     return value
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from isomorph.formats import Match, _torch
 from isomorph.wire import compressed, pickle
-from isomorph.wire.pickle import Call, Dict, Stream
+from isomorph.wire.pickle_records import Call, Dict, Stream
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact

@@ -4,7 +4,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from isomorph.wire import pickle
-from isomorph.wire.pickle import Call, Dict, Name, Persistent, Stream
+from isomorph.wire.pickle_records import Call, Dict, Name, Persistent, Stream
+from isomorph.wire.pickle_rules import INERT
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
@@ -102,4 +103,4 @@ def _dictionary(pairs: list[tuple[Any, Any]]) -> tuple[str, dict[str, Any]]:
 def _is_module(call: Call) -> bool:
     name = class_of(call)
     made = not call.args or name is not call.callee              # modules are made without arguments, members of an enumeration of their values
-    return made and isinstance(name, Name) and is_foreign(name) and name not in pickle.INERT
+    return made and isinstance(name, Name) and is_foreign(name) and name not in INERT

@@ -14,7 +14,8 @@ from isomorph.formats import _torch
 from isomorph.formats._torch_values import CONSTANTS, RULES_TORCH, STORAGE_MODULES, STORAGES, DType, Storage, TensorRecord, is_sizes, made_tensor
 from isomorph.wire import pickle
 from isomorph.wire.archive import Note
-from isomorph.wire.pickle import Dict, Machine, Name, Stream
+from isomorph.wire.pickle import Machine
+from isomorph.wire.pickle_records import Dict, Name, Stream
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact

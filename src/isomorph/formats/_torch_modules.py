@@ -8,7 +8,7 @@ from isomorph.errors import Unsafe, Unsupported
 from isomorph.formats._torch_values import DType, TensorRecord, is_module
 from isomorph.report import Finding, Severity
 from isomorph.wire import json_head
-from isomorph.wire.pickle import Call, Dict, Name
+from isomorph.wire.pickle_records import Call, Dict, Name
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import Damaged, Unsafe, Unsupported
 from isomorph.tensors import BITS, NUMBER, ComputedTensor, SliceTensor, Tensor, numpy_type
-from isomorph.wire.pickle import RULES, Call, Dict, Machine, Name, Rule, arguments, data_of
+from isomorph.wire.pickle import Machine
+from isomorph.wire.pickle_records import Call, Dict, Name
+from isomorph.wire.pickle_rules import RULES, Rule, arguments, data_of
 
 if TYPE_CHECKING:
     import numpy as np

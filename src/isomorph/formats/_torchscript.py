@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from isomorph.errors import Damaged, Unsafe
 from isomorph.formats import _torch, _torch_files
 from isomorph.formats._torch_values import DType, TensorRecord
-from isomorph.wire.pickle import Call, Dict, Name
+from isomorph.wire.pickle_records import Call, Dict, Name
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact

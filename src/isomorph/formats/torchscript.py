@@ -16,7 +16,7 @@ from isomorph.formats._torch_values import TensorRecord
 from isomorph.model import by_name
 from isomorph.progress import SILENT, Progress
 from isomorph.report import Finding, Report, Severity
-from isomorph.wire.pickle import Call
+from isomorph.wire.pickle_records import Call
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
