@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import pytest
 from torching import call, loaded, needs_torch
+from zoo import catalogue, zoo
 
 import isomorph
 from isomorph.artifact import Artifact
@@ -60,6 +61,17 @@ def test_there_and_back_through_safetensors(folder, tmp_path):
     back, facts = loaded(tmp_path / "back.pt", tmp_path / "back.npz")
     assert back == expected
     assert_equal(read(tmp_path / "back.pt"), back, facts)
+
+
+@pytest.mark.parametrize("name", [name for name, row in catalogue()["model"].items() if row.get("format") == "torch"])
+def test_published_checkpoints_there_and_back(tmp_path, name):
+    """Files that people published, to safetensors and back to a file that `torch.load(weights_only=True)` takes: every tensor is what PyTorch loads."""
+    source = zoo(name)
+    expected, _ = loaded(source, tmp_path / "out.npz")
+    isomorph.convert(source, tmp_path / "there.safetensors")
+    isomorph.convert(tmp_path / "there.safetensors", tmp_path / "back.pt")
+    back, _ = loaded(tmp_path / "back.pt", tmp_path / "back.npz")
+    assert back == expected
 
 
 def test_what_is_no_dense_tensor_is_kept_in_parts(folder):

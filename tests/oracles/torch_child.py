@@ -74,7 +74,7 @@ def flat(value: object, name: str = "") -> dict[str, torch.Tensor]:
 
 def load(file: Path, out: Path) -> None:
     """Bytes, dtype, shape and storage address of every tensor; `weights_only` unless the file holds a module."""
-    tensors = flat(torch.load(file, weights_only=not file.name.startswith(("module", "protocol"))))
+    tensors = flat(torch.load(file, map_location="cpu", weights_only=not file.name.startswith(("module", "protocol"))))
     arrays = {}
     facts = {}
     for name, tensor in tensors.items():
