@@ -44,6 +44,20 @@ GRAPHS: dict[str, tuple[Callable[[Any], Any], np.ndarray]] = {
 }
 
 
+def tagged(folder: Path) -> None:
+    """One network for training and for serving in one file, with a resource variable and its checkpoint."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        x = tf.placeholder(tf.float32, [None, 4], name="x")
+        y = tf.nn.softmax(tf.matmul(x, tf.get_variable("w", [4, 3], use_resource=True)), name="y")
+        session.run(tf.global_variables_initializer())
+        signature = tf.saved_model.predict_signature_def({"x": x}, {"y": y})
+        builder = tf.saved_model.Builder(str(folder / "tagged_model"))
+        builder.add_meta_graph_and_variables(session, ["train"], {"train": signature})
+        builder.add_meta_graph(["serve", "gpu"], {"serving_default": signature})
+        builder.save()
+        tf.train.Saver().save(session, str(folder / "tagged_checkpoint" / "model"))
+
+
 def vocabulary(folder: Path) -> None:
     """A table that is filled from a file of the model."""
     words = folder / "vocabulary.txt"
@@ -75,6 +89,7 @@ def main(folder: Path) -> None:
             if tf.global_variables():
                 tf.train.Saver().save(session, str(folder / f"{name}_checkpoint" / "model"))
     vocabulary(folder)
+    tagged(folder)
     np.savez(folder / "graphs.npz", **values)
 
 

@@ -4,6 +4,8 @@ A row is the operator, its inputs in order (arrays are fed, `C(array)` is a cons
 """
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -365,7 +367,9 @@ def windows() -> Iterator[Row]:
             for size in ([8, 10], [3, 2]):
                 yield row(op, f(1, 5, 4, 3), C(size, I32), align_corners=align, half_pixel_centers=half)
     yield row("ResizeBilinear", i(1, 5, 4, 3, low=0, high=255, dtype=np.uint8), C([8, 10], I32))
-    yield row("ResizeBicubic", f(1, 5, 4, 3), C([8, 10], I32), half_pixel_centers=True)
+    for align, half in ((False, False), (True, False), (False, True)):
+        for size in ([8, 10], [3, 7], [10, 8]):
+            yield row("ResizeBicubic", f(1, 5, 4, 3), C(size, I32), align_corners=align, half_pixel_centers=half)
     boxes = np.sort(rng.uniform(0, 1, (3, 2, 2)), 1).reshape(3, 4).astype(F32)
     for method in ("bilinear", "nearest"):
         yield row("CropAndResize", f(2, 6, 7, 3), C(boxes), C([0, 1, 0], I32), C([4, 5], I32), method=method)
@@ -419,7 +423,7 @@ def spectra() -> Iterator[Row]:
 def texts() -> Iterator[Row]:
     yield row("StringJoin", [s("a", "b"), s("x", "y")], separator="-")
     yield row("StringLower", s("Ab", "CD"))
-    yield row("StringUpper", s("Ab", "CD"))
+    yield row("StringUpper", s("Ab", "CD").reshape(2, 1))
     yield row("StringSplit", s("a b", "c d e"), C(" "))
     yield row("StringSplitV2", s("a b", "c d e"), C(" "))
     yield row("StringSplitV2", s("a b", "c  d e"), C(""))
@@ -460,6 +464,24 @@ def _array(x: Any) -> Any:
 
 WORDS = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(["a", "b", "c"], tf.constant([3, 1, 2], tf.int64)), -1)
 NUMBERS = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(tf.constant([5, 7, 9], tf.int64), ["x", "y", "z"]), "?")
+CHANGING = tf.lookup.experimental.MutableHashTable(tf.string, tf.int64, -1)             # their content stands in the checkpoint
+CHANGING.insert(["a", "b"], tf.constant([4, 6], tf.int64))
+DENSE = tf.lookup.experimental.DenseHashTable(tf.int64, tf.int64, -1, -1, -2, initial_num_buckets=8)
+DENSE.insert(tf.constant([1, 2], tf.int64), tf.constant([10, 20], tf.int64))
+
+
+def _columns() -> tuple[Any, Any]:
+    """Tables that are filled from the columns of a file, and from its lines, counted from 2."""
+    path = os.path.join(tempfile.mkdtemp(), "columns.txt")
+    with open(path, "w") as file:
+        file.write("red|5\ngreen|7\nblue|9\n")
+    words = tf.lookup.TextFileInitializer(path, tf.string, 0, tf.int64, 1, delimiter="|")
+    lines = tf.lookup.TextFileInitializer(path, tf.string, 0, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER, delimiter="|", value_index_offset=2)
+    return tf.lookup.StaticHashTable(words, -1), tf.lookup.StaticHashTable(lines, -1)
+
+
+COLUMNS, LINES = _columns()
+TABLES = [WORDS, NUMBERS, CHANGING, DENSE, COLUMNS, LINES]
 
 
 def _if(x: Any) -> Any:
@@ -521,6 +543,12 @@ PROGRAMS: list[tuple[str, Callable[..., Any], list[np.ndarray]]] = [
     ("LSTMBlockCell", lambda x, c, h, w: _cell(x, c, h, w)[0], [f(2, 3), f(2, 4), f(2, 4), f(7, 16)]),
     ("LSTMBlockCell", lambda x, c, h, w: _cell(x, c, h, w)[1], [f(2, 3), f(2, 4), f(2, 4), f(7, 16)]),
     ("LookupTableFindV2", lambda x: WORDS.lookup(x), [s("a", "c", "q")]), ("LookupTableFindV2", lambda x: NUMBERS.lookup(x), [np.asarray([5, 6, 9], I64)]),
+    ("MutableHashTableV2", lambda x: CHANGING.lookup(x), [s("b", "zz")]), ("MutableDenseHashTableV2", lambda x: DENSE.lookup(x), [np.asarray([2, 3], I64)]),
+    ("InitializeTableFromTextFileV2", lambda x: COLUMNS.lookup(x) * 10 + LINES.lookup(x), [s("green", "zz", "blue")]),
+    ("DenseBincount", lambda x: tf.math.bincount(x, minlength=3, maxlength=6, axis=-1), [i(2, 5, low=0, high=5)]),
+    ("RaggedBincount", lambda x: tf.math.bincount(tf.RaggedTensor.from_row_lengths(x, [2, 0, 3]), minlength=4, maxlength=4, axis=-1), [i(5, low=0, high=6)]),
+    ("RaggedBincount", lambda x: tf.math.bincount(tf.RaggedTensor.from_row_lengths(x, [2, 3]), minlength=4, maxlength=4, axis=-1, binary_output=True),
+     [i(5, low=0, high=3)]),
     ("LookupTableSizeV2", lambda x: WORDS.size() + tf.zeros_like(x), [i(2, dtype=I64)]),
     ("HashTableV2", lambda x: WORDS.lookup(tf.strings.join([x, ""])), [s("b", "zz")]),
     ("StatelessIf", lambda x: _stateless_if(x), [f(3)]), ("StatelessWhile", lambda x: _stateless_while(x), [f(3)]),

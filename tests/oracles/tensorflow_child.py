@@ -115,7 +115,7 @@ def main(folder: Path, wanted: str = "") -> None:
     programs += [(op, function, arrays) for op, function, arrays in cases.PROGRAMS if not wanted or op == wanted]
     for start in range(0, len(programs), AT_ONCE):
         module = tf.Module()
-        module.kept, module.words, module.numbers = [], cases.WORDS, cases.NUMBERS
+        module.kept, module.tables = [], cases.TABLES
         signatures = {}
         for number, (op, function, arrays) in enumerate(programs[start:start + AT_ONCE], start):
             name = f"case_{number:04d}"

@@ -29,7 +29,6 @@ BAR = 0.98
 TOLERANCE = {"float32": 1e-5, "float64": 1e-5, "float16": 2e-3}             # of the range; half precision rounds once an operator
 # What falls short, each with its reason.
 SHORT = {
-    "ResizeBicubic": "TensorFlow takes its weights from a table of 1,024 positions, ONNX computes them",
     "StaticRegexReplace": "ONNX has no operator that replaces parts of texts", "StringToHashBucketFast": "ONNX has no hash of texts",
 }
 PLAIN = ("LSTM", "LSTM-sequences", "LSTM-stacked", "LSTM-bidirectional", "GRU", "GRU-stacked", "GRU-reset-before", "SimpleRNN", "SimpleRNN-backwards")
@@ -205,6 +204,16 @@ def test_graphs_of_tensorflow_1(graphs: Path, name: str, kind: str, form: str, t
         result, expected = ran(model, tmp_path, {"x": values[f"{name}/x"]})["y"], values[f"{name}/y"]
     assert kind in {node.op_type for node in model.graph}
     assert np.abs(result - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_a_file_for_serving_and_training(graphs: Path, tmp_path: Path) -> None:
+    """The graph for serving is read, and TensorFlow is asked for the same one. What only tells whether variables are there is no result of a checkpoint."""
+    environments.use("tensorflow")
+    report = isomorph.convert(graphs / "tagged_model", tmp_path / "tagged.onnx")
+    assert report.facts["verified"] == "native"
+    read = _table.get("tf_checkpoint").read
+    assert read is not None
+    assert list(read(Artifact.open(graphs / "tagged_checkpoint" / "model.meta")).signatures[0].outputs) == ["y"]
 
 
 def test_a_vocabulary_beside_the_graph_becomes_a_table(graphs: Path, tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from isomorph.errors import Damaged, IsomorphError, Missing, Unsupported, Usage
 from isomorph.formats import _chunked, _tf_effects
 from isomorph.formats._graphdef import Content, Decoder, split_reference
 from isomorph.formats._tf_tensors import schema
-from isomorph.formats._tf_variables import HANDLES, Place, keys_of_variables, stored_part, stored_tensor
+from isomorph.formats._tf_variables import HANDLES, TABLES, Place, keys_of_variables, stored_part, stored_tensor
 from isomorph.report import Finding, Severity
 from isomorph.wire import protobuf
 from isomorph.wire.protobuf import Record
+from isomorph.wire.tf_operators import TYPES
 
 if TYPE_CHECKING:
     from isomorph.artifact import Artifact
@@ -127,7 +128,8 @@ def plain_model(graph_def: Record, artifact: Artifact, kind: Any, content: Conte
 def _ends(graph_def: Record) -> list[str]:
     """The nodes that give a value which nobody reads, but for those that come from saving and restoring."""
     read = {split_reference(reference.removeprefix("^"))[0] for node in graph_def.node for reference in node.input}
-    silent = {"NoOp", "Const", "Placeholder", "SaveV2", "Assert", "Print", "RestoreV2", "Assign", "AssignVariableOp", "NextIteration", *HANDLES}
+    silent = {"NoOp", "Const", "Placeholder", "SaveV2", "Assert", "Print", "RestoreV2", "Assign", "AssignVariableOp", "NextIteration",
+              "VarIsInitializedOp", "IsVariableInitialized", *HANDLES}
     nodes = {node.name: node for node in graph_def.node}
     ends = [node.name for node in graph_def.node if node.name not in read and node.op not in silent and not _saves(node.name, nodes)]
     return ends or [node.name for node in graph_def.node if node.name not in read and node.op in ("Const", "Placeholder")]
@@ -162,7 +164,7 @@ class _Reader:
         """The tensor of a variable, with its key."""
         if node.op not in HANDLES or self.bundle is None:
             return None
-        place = self.keys.get(node.name)
+        place = next(iter(self.keys.get(node.name, ())), None)
         if place is None and self.meta.saver_def is None:
             shared = bytes(node.attr["shared_name"].s).decode("utf-8", "replace") if "shared_name" in node.attr else ""
             place = next((Place(name) for name in (shared, node.name) if name and name in self.bundle), None)
@@ -178,6 +180,7 @@ class _Reader:
         name = signature or (DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else next(iter(sorted(signatures)), None))
         if name is None:
             return plain_model(self.graph_def, self.file, Model, self.content, self.findings)
+        self.name_assets()
         inputs, outputs = (dict(sorted((key, info.name) for key, info in items.items())) for items in (signatures[name].inputs, signatures[name].outputs))
         decoder = Decoder(self.graph_def, self.file.where, self.file.limits, content=self.content)
         targets = self.targets()
@@ -190,7 +193,8 @@ class _Reader:
             sentence = f"the signatures {', '.join(others[:8])} are not read"
             self.findings.append(Finding("tf.signatures", Severity.LOW, self.file.where, sentence, "choose one with --signature"))
         metadata: dict[str, Any] = {"nodes": len(self.graph_def.node) + sum(len(function.node_def) for function in decoder.library.values()),
-                                    "signatures": sorted(signatures), "init": targets, "assets": self.assets(graph.graph)}
+                                    "signatures": sorted(signatures), "init": targets, "assets": self.assets(graph.graph),
+                                    "tables": self.tables()}
         findings = [*self.findings, *_tf_effects.findings(self.graph_def, self.file.where)]
         return Model(graph, "tf", [Signature(name, fed, given)], metadata, findings)
 
@@ -201,6 +205,15 @@ class _Reader:
             shape = info.tensor_shape
             if shape is not None and not shape.unknown_rank and value.shape is None:
                 value.shape = ir.Shape([dim.size if dim.size >= 0 else f"{value.name}_{axis}" for axis, dim in enumerate(shape.dim)])
+
+    def tables(self) -> dict[str, Any]:
+        """Tables that a run could change, whose keys and values stand in the checkpoint, by the names that they share."""
+        found = {}
+        for node in self.graph_def.node:
+            if self.bundle is not None and node.op in TABLES and len(places := self.keys.get(node.name, ())) == 2:
+                shared = bytes(node.attr["shared_name"].s).decode("utf-8", "replace") if "shared_name" in node.attr else ""
+                found[shared or node.name] = tuple(stored_part(self.bundle, place, node.name).numpy() for place in places)
+        return found
 
     def targets(self) -> list[str]:
         """The nodes that fill tables before the first run."""
@@ -216,6 +229,15 @@ class _Reader:
         known = {node.name: node for node in self.graph_def.node}
         names = [split_reference(item)[0] for item in found]
         return [name for name in dict.fromkeys(names) if name in known]
+
+    def name_assets(self) -> None:
+        """TensorFlow 2 feeds the paths of its files to placeholders while it loads them: they become the names of the files."""
+        kinds, nodes = schema(), {node.name: node for node in self.graph_def.node}
+        for item in self.meta.asset_file_def:
+            node = nodes.get(split_reference(item.tensor_info.name)[0]) if item.tensor_info is not None else None
+            if node is not None and node.op.startswith("Placeholder"):
+                text = kinds["TensorProto"](dtype=TYPES["string"], tensor_shape=kinds["TensorShapeProto"](), string_val=[item.filename.encode()])
+                node.op, node.attr = "Const", {"dtype": kinds["AttrValue"](type=TYPES["string"]), "value": kinds["AttrValue"](tensor=text)}
 
     def assets(self, graph: Any) -> dict[str, Any]:
         """The lines of the files that tables are filled from. The graph's constant with their path becomes the name of the file."""

@@ -18,7 +18,9 @@ from isomorph.wire.tf_operators import TYPE_NAMES
 
 ASSIGN = ("Assign", "AssignVariableOp")
 THROUGH = ("Identity", "Cast", "NoOp", "Reshape")
+FILLS = (*ASSIGN, "LookupTableImport", "LookupTableImportV2")
 HANDLES = ("VarHandleOp", "VariableV2", "Variable")
+TABLES = ("HashTable", "HashTableV2", "MutableHashTable", "MutableHashTableV2", "MutableDenseHashTable", "MutableDenseHashTableV2")
 MOST_STEPS = 64
 
 
@@ -29,17 +31,20 @@ class Place(NamedTuple):
     piece: str = ""
 
 
-def keys_of_variables(graph_def: Record, restore_op: str) -> dict[str, Place]:
-    """Node of a variable -> the place of its tensor."""
+Found = dict[str, tuple[Place, ...]]
+
+
+def keys_of_variables(graph_def: Record, restore_op: str) -> Found:
+    """Node of a variable -> the place of its tensor; node of a table -> the places of its keys and of its values."""
     nodes = {node.name: node for node in graph_def.node}
     functions = {function.signature.name: function for function in (graph_def.library.function if graph_def.library is not None else ())
                  if function.signature is not None}
-    found: dict[str, Place] = {}
+    found: Found = {}
     _follow(restore_op, nodes, functions, found, set())
     return found
 
 
-def _follow(name: str, nodes: Mapping[str, Record], functions: Mapping[str, Record], found: dict[str, Place], seen: set[str]) -> None:
+def _follow(name: str, nodes: Mapping[str, Record], functions: Mapping[str, Record], found: Found, seen: set[str]) -> None:
     """Collects the assignments that a node causes, through its control inputs and the functions that it calls."""
     waiting = [split_reference(name)[0]]
     while waiting:
@@ -47,31 +52,30 @@ def _follow(name: str, nodes: Mapping[str, Record], functions: Mapping[str, Reco
         if node is None or node.name in seen:
             continue
         seen.add(node.name)
-        if node.op in ASSIGN and len(node.input) > 1:
-            key = _restored(node.input[1], nodes)
-            variable = _handle(node.input[0], nodes)
-            if key is not None and variable is not None:
-                found[variable] = key
+        if node.op in FILLS and len(node.input) > 1:
+            _note(_handle(node.input[0], nodes), node, nodes, found)
         elif node.op in ("StatefulPartitionedCall", "PartitionedCall") and node.attr.get("f") is not None and node.attr["f"].func is not None:
             _called(node, nodes, functions.get(node.attr["f"].func.name), found)
         waiting += [split_reference(reference.removeprefix("^"))[0] for reference in node.input if reference.startswith("^") or node.op in THROUGH]
 
 
-def _called(node: Record, nodes: Mapping[str, Record], function: Record | None, found: dict[str, Place]) -> None:
+def _called(node: Record, nodes: Mapping[str, Record], function: Record | None, found: Found) -> None:
     if function is None:
         return
     inner = {item.name: item for item in function.node_def}
     arguments = {argument.name: place for place, argument in enumerate(function.signature.input_arg)}
     given = [reference for reference in node.input if not reference.startswith("^")]
     for item in function.node_def:
-        if item.op not in ASSIGN or len(item.input) < 2:
-            continue
-        argument = _start(item.input[0], inner)
-        key = _restored(item.input[1], inner)
-        if argument in arguments and key is not None and arguments[argument] < len(given):
-            variable = _handle(given[arguments[argument]], nodes)
-            if variable is not None:
-                found[variable] = key
+        argument = _start(item.input[0], inner) if item.op in FILLS and len(item.input) > 1 else ""
+        if argument in arguments and arguments[argument] < len(given):
+            _note(_handle(given[arguments[argument]], nodes), item, inner, found)
+
+
+def _note(owner: str | None, fills: Record, nodes: Mapping[str, Record], found: Found) -> None:
+    """What a node that fills a variable or a table takes from the checkpoint."""
+    places = [_restored(reference, nodes) for reference in fills.input[1:] if not reference.startswith("^")]
+    if owner is not None and all(place is not None for place in places):
+        found[owner] = tuple(place for place in places if place is not None)
 
 
 def _start(reference: str, nodes: Mapping[str, Record]) -> str:
@@ -87,7 +91,7 @@ def _start(reference: str, nodes: Mapping[str, Record]) -> str:
 
 def _handle(reference: str, nodes: Mapping[str, Record]) -> str | None:
     name = _start(reference, nodes)
-    return name if name in nodes and nodes[name].op in HANDLES else None
+    return name if name in nodes and nodes[name].op in (*HANDLES, *TABLES) else None
 
 
 def _restored(reference: str, nodes: Mapping[str, Record]) -> Place | None:

@@ -70,7 +70,7 @@ class SavedModel(Loaded):
 
     def __init__(self, path: str, signature: str):
         import tensorflow
-        self.model = tensorflow.saved_model.load(path)
+        self.model = tensorflow.saved_model.load(path, tags=_tags(path))
         names = [name for name in self.model.signatures if name not in INTERNAL]
         name = signature or (DEFAULT if DEFAULT in names else sorted(names)[0] if names else "")
         if not name:
@@ -78,6 +78,13 @@ class SavedModel(Loaded):
         function = self.model.signatures[name]
         super().__init__(lambda tensors: function(**tensors), dict(sorted(function.structured_input_signature[1].items())),
                          dict(sorted(function.structured_outputs.items())))
+
+
+def _tags(path: str) -> list[str] | None:
+    """Of several graphs of a file the one for serving, else the first, as our reader chooses."""
+    from tensorflow.python.tools import saved_model_utils
+    sets = [list(tags) for tags in saved_model_utils.get_saved_model_tag_sets(path)]
+    return next((tags for tags in sets if "serve" in tags), sets[0]) if len(sets) > 1 else None
 
 
 class FrozenGraph(Loaded):
@@ -95,7 +102,8 @@ class FrozenGraph(Loaded):
             graph_def.ParseFromString(data)
         inputs = [node.name for node in graph_def.node if node.op in ("Placeholder", "PlaceholderV2")]
         read = {name.lstrip("^").partition(":")[0] for node in graph_def.node for name in node.input}
-        silent = {"NoOp", "Const", "Placeholder", "SaveV2", "Assert", "Print", "RestoreV2", "Assign", "AssignVariableOp", "NextIteration"}
+        silent = {"NoOp", "Const", "Placeholder", "SaveV2", "Assert", "Print", "RestoreV2", "Assign", "AssignVariableOp", "NextIteration",
+                  "VarIsInitializedOp", "IsVariableInitialized"}
         outputs = [node.name for node in graph_def.node if node.name not in read and node.op not in silent]
 
         def imported() -> Any:

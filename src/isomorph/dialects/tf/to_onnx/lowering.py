@@ -57,9 +57,11 @@ class Variable:
 
 @dataclass
 class Lookup:
-    """A hash table with its content: keys -> values, as constants, and what unknown keys give."""
+    """A hash table with its content: keys -> values, as constants of these types."""
 
     name: str
+    key_type: str = ""
+    value_type: str = ""
     keys: Any = None
     values: Any = None
 

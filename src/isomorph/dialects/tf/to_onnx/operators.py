@@ -460,12 +460,13 @@ def unique_with_counts(op, x, axis=None, *, out_idx=""):
 
 
 @to_onnx("Bincount", "DenseBincount")
-def bincount(op, x, bins: Int, weights=None, *, binary_output=0):
+def bincount(op, x, bins, weights=None, *, binary_output=0):
     """How often, or with which weight, each number below `bins` occurs; a matrix is counted row by row."""
     rank, _ = op.of(x)
     target = op.outputs[0].dtype or FLOAT
     index = longs(op, x)
-    hits = op.Cast(op.Equal(op.Unsqueeze(index, [-1]), op.const(np.arange(bins, dtype=np.int64))), to=FLOAT if target in FLOATING else INT64)
+    each = op.Range(op.const(np.int64(0)), op.Reshape(longs(op, bins), op.const(np.zeros(0, np.int64))), op.const(np.int64(1)))
+    hits = op.Cast(op.Equal(op.Unsqueeze(index, [-1]), each), to=FLOAT if target in FLOATING else INT64)
     weighed = weights is not None and not (weights.shape is not None and 0 in list(weights.shape))
     if weighed and not binary_output:
         hits = op.Mul(op.Cast(hits, to=weights.dtype), op.Unsqueeze(weights, [-1]))

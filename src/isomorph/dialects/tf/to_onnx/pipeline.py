@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from isomorph.dialects._lower import rewrite
 from isomorph.dialects.tf.to_onnx import cells, control, detection, examples, lists, places, resources, spectra, windows  # noqa: F401    rules of the same table
-from isomorph.dialects.tf.to_onnx.lowering import Lowering
+from isomorph.dialects.tf.to_onnx.lowering import Lookup, Lowering
 from isomorph.dialects.tf.to_onnx.operators import to_onnx
 from isomorph.dialects.tf.to_onnx.raising import raise_control_flow
 from isomorph.errors import Damaged, Unsafe, Unsupported
@@ -29,6 +29,8 @@ def to_hub(model: Model) -> Model:
     functions = {function.name: function for function in model.ir.functions.values()}
     lowering = Lowering(model.graph.name or "main", to_onnx, functions, nodes=int(model.metadata.get("nodes", 0)))
     lowering.assets = model.metadata.get("assets", {})
+    for name, (keys, values) in model.metadata.get("tables", {}).items():
+        lowering.tables[name] = Lookup(name, keys=keys.reshape(-1), values=values.reshape(-1) if values.size == keys.size else values)
     try:
         with np.errstate(all="ignore"):
             graph, names = _lowered(model, lowering)
@@ -55,7 +57,7 @@ def to_hub(model: Model) -> Model:
     graph.opset_imports.update({"": HUB_OPSET} | {domain: HUB_ML_OPSET if domain == "ai.onnx.ml" else 1 for domain in sorted(domains) if domain})
     findings = [*model.findings, *dict.fromkeys(lowering.findings), *dropped.findings, *parsed, *_kept(graph, lowering.kept)]
     made = ir.Model(graph, ir_version=HUB_IR_VERSION)
-    metadata = {key: value for key, value in model.metadata.items() if key not in ("nodes", "init", "assets")}
+    metadata = {key: value for key, value in model.metadata.items() if key not in ("nodes", "init", "assets", "tables")}
     if lowering.features:
         metadata[EXAMPLES] = {message: [feature.described(key) for key, feature in features.items()] for message, features in lowering.features.items()}
     return Model(made, "onnx", names, metadata, findings)

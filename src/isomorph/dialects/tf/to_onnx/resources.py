@@ -69,10 +69,15 @@ def resource_scatter(op, handle, places, updates, *, dtype=""):
 # ---- hash tables
 
 
-@to_onnx("HashTableV2", "HashTable", "MutableHashTableV2")
-def hash_table(op, *, shared_name="", container="", key_dtype="", value_dtype="", use_node_name_sharing=0, **rest):
+@to_onnx("HashTableV2", "HashTable", "MutableHashTableV2", "MutableHashTable", "MutableDenseHashTableV2", "MutableDenseHashTable")
+def hash_table(op, *marks, shared_name="", container="", key_dtype="", value_dtype="", use_node_name_sharing=0, **rest):
+    """`marks` are the keys that stand for nothing where a dense table has room."""
     name = shared_name or op.node.name or ""
-    return op.as_value(op.context.tables.setdefault(name, Lookup(name)))
+    thing = op.context.tables.setdefault(name, Lookup(name, str(key_dtype), str(value_dtype)))
+    if marks and thing.keys is not None:
+        there = ~np.isin(thing.keys, [constant(mark).reshape(-1)[0] for mark in marks if constant(mark) is not None])
+        thing.keys, thing.values = thing.keys[there], thing.values[there]
+    return op.as_value(thing)
 
 
 @to_onnx("LookupTableImportV2", "LookupTableImport", "InitializeTableV2", "InitializeTable")
@@ -125,21 +130,27 @@ def lookup_table_size(op, handle):
 
 @to_onnx("InitializeTableFromTextFileV2", "InitializeTableFromTextFile")
 def initialize_from_text(op, handle, filename, *, key_index, value_index, vocab_size=-1, delimiter="\t", offset=0):
-    """The vocabulary lies in the model's own folder, where the reader has opened it; -1 is the number of a line, -2 the whole line."""
+    """The vocabulary lies in the model's own folder, where the reader has opened it; -1 is the number of a line and the offset, -2 the whole line."""
     thing = handle.meta.get("thing")
     name = constant(filename)
     lines = op.context.assets.get(_text(name)) if name is not None else None
     if lines is None:
         op.reject("the vocabulary is not among the files of the model")
-    lines = lines[offset:][:vocab_size if vocab_size > 0 else None]
+    lines = lines[:vocab_size if vocab_size > 0 else None]
     rows = [line.split(delimiter.encode()) for line in lines]
 
-    def column(place: int) -> np.ndarray:
+    def column(place: int, kind: str) -> np.ndarray:
         if place == -1:
-            return np.arange(len(lines), dtype=np.int64)
-        return np.asarray(lines if place == -2 else [row[place] for row in rows], object)
-    thing.keys, thing.values = column(key_index), column(value_index)
+            return np.arange(len(lines), dtype=np.int64) + offset
+        texts = np.asarray(lines if place == -2 else [row[place] for row in rows], object)
+        return texts if kind in ("string", "") else texts.astype(NUMBERS[kind])
+    if any(len(row) <= max(key_index, value_index) for row in rows):
+        op.reject("a line of the vocabulary has too few columns")
+    thing.keys, thing.values = column(key_index, thing.key_type), column(value_index, thing.value_type)
     return []
+
+
+NUMBERS = {"int64": np.int64, "int32": np.int32, "float": np.float32, "double": np.float64}
 
 
 def _text(array: np.ndarray) -> str:
@@ -161,7 +172,9 @@ def string_join(op, *xs, separator="", N=0):
 @to_onnx("StringLower", "StringUpper")
 def string_case(op, x, *, encoding=""):
     """ASCII only in TensorFlow without an encoding, as far as that goes all the same."""
-    return op.StringNormalizer(x, case_change_action="LOWER" if op.node.op_type == "StringLower" else "UPPER", is_case_sensitive=1, locale="C")
+    flat = op.Reshape(x, [-1])                 # ONNX takes rows of texts
+    case = "LOWER" if op.node.op_type == "StringLower" else "UPPER"
+    return op.Reshape(op.StringNormalizer(flat, case_change_action=case, is_case_sensitive=1, locale="C", _dtype=STRING, _shape=flat.shape), op.Shape(x))
 
 
 @to_onnx("StringSplit", "StringSplitV2")
@@ -257,6 +270,24 @@ def ragged_gather(op, splits, *inputs, PARAMS_RAGGED_RANK=1, OUTPUT_RAGGED_RANK=
     starts, ends = (op.Gather(longs(op, splits), index if not more else op.Add(index, 1)) for more in (0, 1))
     new, flat = ragged_range(op, starts, ends, op.const(np.int64(1)))
     return new, op.Gather(values, flat, axis=0)
+
+
+@to_onnx("RaggedBincount")
+def ragged_bincount(op, splits, values, count, weights, *, binary_output=0):
+    """How often, or with which weight, each number below `count` stands in each row."""
+    kind = op.outputs[0].dtype
+    bounds, number, most = longs(op, splits), longs(op, values), op.Reshape(longs(op, count), [1])
+    ends = op.Slice(bounds, [1], [np.iinfo(np.int64).max], [0])
+    place = op.Range(op.const(np.int64(0)), op.Squeeze(op.Shape(number), [0]), op.const(np.int64(1)))
+    row = op.ReduceSum(op.Cast(op.GreaterOrEqual(op.Unsqueeze(place, [1]), op.Unsqueeze(ends, [0])), to=INT64), [1], keepdims=0)
+    inside = op.Less(number, most)
+    places = op.Compress(op.Concat(op.Unsqueeze(row, [1]), op.Unsqueeze(number, [1]), axis=1), inside, axis=0)
+    weighed = not binary_output and not (weights.shape is not None and 0 in list(weights.shape))
+    ones = op.Expand(op.const(np.ones((), kind.numpy())), op.Shape(number))
+    hits = op.Compress(op.Cast(weights, to=kind) if weighed else ones, inside, axis=0)
+    zeros = op.ConstantOfShape(op.Concat(op.Shape(ends), most, axis=0), value=np.zeros(1, kind.numpy()))
+    total = op.ScatterND(zeros, places, hits, reduction="add")
+    return op.Min(total, op.const(np.ones((), kind.numpy()))) if binary_output else total
 
 
 @to_onnx("RaggedTensorToTensor")

@@ -329,11 +329,58 @@ def resize_nearest(op, x, sizes, *, align_corners=0, half_pixel_centers=0):
 
 @to_onnx("ResizeBicubic")
 def resize_bicubic(op, x, sizes, *, align_corners=0, half_pixel_centers=0):
-    """With half pixels TensorFlow takes -0.5 for the cubic and leaves out what lies outside, else -0.75."""
+    """With half pixels TensorFlow takes -0.5 for the cubic and leaves out what lies outside, else -0.75. Its weights stand in a table of 1,024 positions
+    between two pixels: where a position is none of these, the weights are taken as they are, as a matrix for each axis."""
+    matrices = _cubic_matrices(op, x, sizes, bool(align_corners), bool(half_pixel_centers))
+    if matrices is not None:
+        down, across = matrices
+        first = op.Transpose(op.Cast(x, to=FLOAT) if x.dtype != FLOAT else x, perm=[0, 3, 1, 2])
+        return op.Transpose(op.MatMul(op.const(down), op.MatMul(first, op.const(across.T.copy()))), perm=[0, 2, 3, 1])
     where = "align_corners" if align_corners else "half_pixel" if half_pixel_centers else "asymmetric"
     coefficient = -0.5 if half_pixel_centers else -0.75
     return lite.resized(op, op.Cast(x, to=FLOAT) if x.dtype != FLOAT else x, sizes, mode="cubic", coordinate_transformation_mode=where,
                         cubic_coeff_a=coefficient, exclude_outside=half_pixel_centers)
+
+
+CUBIC_POSITIONS = 1024                      # tensorflow/core/kernels/image/resize_bicubic_op.cc
+MOST_WEIGHTS = 1 << 22                      # of both matrices
+
+
+def _cubic_matrices(op: Builder, x: ir.Value, sizes: ir.Value, align_corners: bool, half_pixels: bool) -> list[np.ndarray] | None:
+    """The weights [out, in] of both axes; None where sizes are not known, where the matrices are large, or where ONNX's own weights are the same."""
+    wanted, (_, dims) = constant(sizes), op.of(x)
+    if wanted is None or not all(isinstance(size, int) for size in dims[1:3]):
+        return None
+    pairs = [(int(dims[axis + 1]), int(wanted.reshape(-1)[axis])) for axis in (0, 1)]       # type: ignore[arg-type]
+    if sum(size * out for size, out in pairs) > MOST_WEIGHTS:
+        return None
+    positions = [_cubic_positions(size, out, align_corners, half_pixels) for size, out in pairs]
+    grows = all(out >= size for size, out in pairs)                     # ONNX Runtime refuses some that shrink
+    if grows and all(np.array_equal(place * CUBIC_POSITIONS, np.round(place * CUBIC_POSITIONS)) for place in positions):
+        return None
+    return [_cubic_matrix(size, place, half_pixels) for (size, _), place in zip(pairs, positions, strict=True)]
+
+
+def _cubic_positions(size: int, out: int, align_corners: bool, half_pixels: bool) -> np.ndarray:
+    """Where each result lies between the pixels, in float32 as the kernel has it."""
+    scale = np.float32(size - 1) / np.float32(out - 1) if align_corners and out > 1 else np.float32(size) / np.float32(out)
+    places = np.arange(out, dtype=np.float32)
+    return (places + np.float32(0.5)) * scale - np.float32(0.5) if half_pixels else places * scale
+
+
+def _cubic_matrix(size: int, positions: np.ndarray, half_pixels: bool) -> np.ndarray:
+    """Of four pixels around each position, the weights at the nearest position of the table. What lies outside has none, or the weight of the last pixel."""
+    a = -0.5 if half_pixels else -0.75
+    first = np.floor(positions)
+    t = (np.rint((positions - first) * CUBIC_POSITIONS) / CUBIC_POSITIONS).astype(np.float64)
+    near, far = (lambda d: ((a + 2) * d - (a + 3)) * d * d + 1), (lambda d: ((a * d - 5 * a) * d + 8 * a) * d - 4 * a)
+    matrix = np.zeros((len(positions), size))
+    for step, weights in zip((-1, 0, 1, 2), (far(t + 1), near(t), near(1 - t), far(2 - t)), strict=True):
+        place = first.astype(np.int64) + step
+        inside = np.clip(place, 0, size - 1)
+        np.add.at(matrix, (np.arange(len(positions)), inside), np.where((place == inside) | (not half_pixels), weights, 0))
+    total = matrix.sum(1, keepdims=True)
+    return (matrix / total if half_pixels else matrix).astype(np.float32)
 
 
 @to_onnx("ScaleAndTranslate")
