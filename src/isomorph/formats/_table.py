@@ -130,12 +130,16 @@ def _not_recognised(artifact: Artifact, found: frozenset[str]) -> NotRecognised:
 
 
 def by_extension(path: str | os.PathLike) -> str | None:
-    """The canonical name of the format that an output of that name is written in, None where its extension says nothing."""
+    """The canonical name of the format that an output of that name is written in, None where its extension says nothing.
+
+    The longest extension decides (`.ggmlv3.bin` is not `.bin`), and of several formats that share it the first that can be written.
+    """
     name = Path(path).name.lower()
-    for row in ROWS:
-        if row.module and name.endswith(row.extensions):
-            return row.name
-    return next((plugin.name for plugin in plugins().values() if name.endswith(plugin.extensions)), None)
+    known = {row.name: row.extensions for row in ROWS if row.module} | {plugin.name: plugin.extensions for plugin in plugins().values()}
+    endings = {form: max((len(each) for each in extensions if name.endswith(each)), default=0) for form, extensions in known.items()}
+    longest = max(endings.values(), default=0)
+    found = [form for form, length in endings.items() if length == longest > 0]
+    return found[0] if len(found) == 1 else next((form for form in found if get(form).write), next(iter(found), None))
 
 
 def output_name(name: str, stem: str) -> str:
