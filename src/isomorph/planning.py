@@ -92,6 +92,7 @@ class Plan:
         progress.start(f"write {path.name}")
         written = self.target.writer(self.result, path, force=force, progress=progress, **_accepted(self.target.writer, self.options))
         progress.finish()
+        path = path if path.exists() else Path(written.subject)             # the first of several parts
         report = Report(str(path), [*self.findings, *written.findings], {
             "source": {"path": self.source.where, "format": self.match.format, "bytes": self.source.size},
             "destination": {"path": str(path), "format": self.target.name, "bytes": written.facts.get("bytes") or Artifact.open(path).size},
@@ -132,13 +133,15 @@ class Plan:
 
 def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = None, names: str | None = None,
          external_data: bool | None = None, signature: str | None = None, genai: bool | None = None, integers: bool | None = None,
-         input_shapes: Mapping[str, Sequence[int]] | None = None, module: str | None = None, progress: Progress = SILENT) -> Plan:
+         input_shapes: Mapping[str, Sequence[int]] | None = None, module: str | None = None, shard_bytes: int | None = None,
+         progress: Progress = SILENT) -> Plan:
     """What converting `source` (a path) to the format named `to` would do: a dry run of the conversion itself.
 
     `opset` is the ONNX version to write; `dtype` ("fp16", "bf16", "fp32") the type to store float weights in; `names` ("gguf", "huggingface") how the
     weights of a language model are named and laid out; `external_data` puts the weights of an ONNX file beside it, `genai` what onnxruntime-genai asks for
     beside the graph of a language model; `integers` makes quantised operators of TensorFlow Lite arithmetic of integers; `signature` chooses an
     entry point; `input_shapes` fixes the shapes of inputs, by name or by their place ("0"), -1 for a size that stays open.
+    `shard_bytes` splits a file of weights into parts of at most that many bytes of weights.
     `module` ("package.module:factory") is code of the caller's own, which is imported and run in the Python that has PyTorch to make the graph that weights
     belong to; without it nobody's code is imported.
     Raises `NotRecognised`, `Damaged` or `Unsafe` for the source, `Usage` for an unknown format or an option that it does not take.
@@ -146,7 +149,7 @@ def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = 
     artifact = Artifact.open(source)
     match, target = _table.identify(artifact), _table.get(to)
     options = {name: value for name, value in (("opset", opset), ("dtype", dtype), ("names", names), ("external_data", external_data), ("signature", signature),
-                                               ("genai", genai), ("integers", integers or None), ("module", module),
+                                               ("genai", genai), ("integers", integers or None), ("module", module), ("shard_bytes", shard_bytes),
                                                ("input_shapes", dict(input_shapes) if input_shapes else None)) if value is not None}
     made = Plan(artifact, match, target, options)
     if target.write is None:
@@ -172,14 +175,14 @@ def plan(source: Any, *, to: str, opset: int | None = None, dtype: str | None = 
 def convert(source: Any, destination: str | Path, *, to: str | None = None, opset: int | None = None, verify: bool = True, force: bool = False,
             dtype: str | None = None, names: str | None = None, external_data: bool | None = None, signature: str | None = None,
             genai: bool | None = None, integers: bool | None = None, input_shapes: Mapping[str, Sequence[int]] | None = None, module: str | None = None,
-            provenance: bool = False, timeout: float = 300.0, progress: Progress = SILENT) -> Report:
+            shard_bytes: int | None = None, provenance: bool = False, timeout: float = 300.0, progress: Progress = SILENT) -> Report:
     """Converts a model file: `plan(...)` and `run(destination)`. The format comes from the suffix of `destination` unless `to` names it."""
     path = Path(destination)
     if path.exists() and not force:
         raise Usage("the output exists already", where=str(path), hint="choose another name or add --force")
     _never_the_source(Artifact.open(source), path)
     made = plan(source, to=to or _format_of(path), opset=opset, dtype=dtype, names=names, external_data=external_data, signature=signature, genai=genai,
-                integers=integers, input_shapes=input_shapes, module=module, progress=progress)
+                integers=integers, input_shapes=input_shapes, module=module, shard_bytes=shard_bytes, progress=progress)
     return made.run(path, force=force, verify=verify, provenance=provenance, timeout=timeout, progress=progress)
 
 
@@ -259,6 +262,8 @@ def _with_names(made: Plan, content: Checkpoint, names: str) -> Checkpoint:
 
 
 def _finish_weights(made: Plan, content: Checkpoint) -> None:
+    if "shard_bytes" in made.options and "shard_bytes" not in inspect.signature(made.target.writer).parameters:
+        raise Usage(f"{made.target.title} is not split into parts", hint="leave --shard-bytes out")
     gguf = made.target.name == "gguf" and ARCHITECTURE in content.metadata
     made.result = _stored_as(content, made.options["dtype"], made.findings, gguf=gguf) if "dtype" in made.options else content
     made.bytes = sum(tensor.stored_bytes if made.target.can.quantised and hasattr(tensor, "stored_bytes") else tensor.nbytes for tensor in made.result.values())

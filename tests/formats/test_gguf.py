@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zoo import zoo
 
+import isomorph
 from isomorph.artifact import Artifact
 from isomorph.errors import Damaged, Missing, NotRecognised, Unsafe, Unsupported, Usage
 from isomorph.formats import _table, safetensors
@@ -155,6 +156,18 @@ def test_every_type_is_read_and_written_in_both_byte_orders(name, tmp_path):
             assert isinstance(checkpoint["t"], QuantizedTensor)
             np.testing.assert_array_equal(checkpoint["t"].numpy(), dequantize(name, values.tobytes()).reshape(3, -1))
             assert checkpoint["t"].tobytes() == checkpoint["t"].numpy().tobytes()
+
+
+def test_a_conversion_is_split_if_asked(tmp_path):
+    rows = {f"w{place}": array_tensor(np.full((4, 32), place, np.float32), f"w{place}") for place in range(4)}
+    safetensors.write(Checkpoint(rows), tmp_path / "x.safetensors")
+    report = isomorph.convert(tmp_path / "x.safetensors", tmp_path / "y.gguf", shard_bytes=1024)
+    assert report.subject == str(tmp_path / "y-00001-of-00002.gguf")
+    assert report.facts["verified"] == "re-read"
+    again = isomorph.open(tmp_path / "y-00002-of-00002.gguf")
+    assert {name: tensor.numpy()[0, 0] for name, tensor in again.items()} == {"w0": 0, "w1": 1, "w2": 2, "w3": 3}
+    with pytest.raises(Usage, match="not split"):
+        isomorph.convert(tmp_path / "x.safetensors", tmp_path / "y.npz", shard_bytes=1024)
 
 
 def test_parts_are_written_and_read_from_any_of_them(tmp_path):

@@ -28,7 +28,7 @@ def test_numbers_are_rounded_by_the_formulas(kind, tmp_path):
     x[1, 2] = 0
     products = Products({})
     given = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([2, 3, 512]))
-    made = activations.rounded(products.op, products.constant, given, kind).values
+    made = activations.rounded(products.op, products.constant, given, 512, kind).values
     made.name, made.type, made.shape = "y", ir.TensorType(ir.DataType.FLOAT), ir.Shape([2, 3, 512])
     onnx_format.write(Model(products.finished([given], [made], "rounded", HUB_OPSET, HUB_IR_VERSION)), tmp_path / "x.onnx")
     found = onnxruntime.InferenceSession(tmp_path / "x.onnx").run(None, {"x": x})[0]

@@ -108,6 +108,24 @@ def test_logits_of_networks_that_translate_equal_transformers(family, families, 
         assert np.abs(np.concatenate(pieces, axis=1) - expected["logits"]).max() <= 1e-5 * np.abs(expected["logits"]).max()
 
 
+@pytest.mark.parametrize("rounded", [False, True])
+def test_blocks_take_a_text_of_no_tokens(rounded, families, tmp_path):
+    """The second call of a network that translates, with blocks that have a minimum: what is kept equals what is computed anew."""
+    isomorph.quantize(families / "t5" / "model.safetensors", tmp_path / "x.gguf", scheme="q4_1", pure=True, verify=False)
+    made = networks.graph(isomorph.open(tmp_path / "x.gguf"), rounded=rounded)
+    onnx_format.write(made, tmp_path / "x.onnx")
+    expected = np.load(families / "t5" / "expected.npz")
+    session = onnxruntime.InferenceSession(tmp_path / "x.onnx")
+    names, written = [value.name for value in session.get_outputs()], expected["written"]
+    empty = {value.name: np.zeros((2, value.shape[1], 0, value.shape[3]), np.float32) for value in session.get_inputs() if value.name.startswith("past")}
+    given = {"input_ids": expected["ids"], "attention_mask": expected["mask"]}
+    whole = session.run(["logits"], given | {"decoder_input_ids": written} | empty)[0]
+    first = dict(zip(names, session.run(None, given | {"decoder_input_ids": written[:, :1]} | empty), strict=True))
+    kept = {name.replace("present", "past_key_values"): value for name, value in first.items() if name != "logits"}
+    second = session.run(["logits"], given | {"input_ids": expected["ids"][:, :0], "decoder_input_ids": written[:, 1:2]} | kept)[0]
+    assert np.abs(second[:, 0] - whole[:, 1]).max() <= 1e-5 * np.abs(whole).max()
+
+
 @pytest.mark.parametrize("family", READERS)
 def test_what_stands_behind_the_last_layer_equals_transformers(family, families, tmp_path):
     source, expected = families / family / "model.safetensors", np.load(families / family / "expected.npz")

@@ -35,17 +35,25 @@ class Rounded:
     sums: ir.Value | None = None
 
 
-def rounded(op: Any, constant: Constant, x: ir.Value, kind: str) -> Rounded:
-    """`x` [batch, sequence, columns] as it is multiplied with weights of the type `kind`, which fill whole blocks."""
+def rounded(op: Any, constant: Constant, x: ir.Value, columns: int, kind: str) -> Rounded:
+    """`x` [batch, sequence, columns] as it is multiplied with weights of the type `kind`, which fill whole blocks. The sequence may be empty."""
     small = kind in SMALL_BLOCKS
-    blocks = op.Reshape(x, constant([0, 0, -1, SMALL if small else LARGE]))
-    largest = op.ReduceMax(op.Abs(blocks), constant([-1]), keepdims=1)
+    size = SMALL if small else LARGE
+    blocks = op.Reshape(x, constant([0, 0, columns // size, size]))
+    largest = reduced(op, constant, "ReduceMax", op.Abs(blocks))
     codes, scale, exact = (_small if small else _large)(op, constant, blocks, largest)
     values = op.Reshape(op.Mul(codes, scale), op.Shape(x))
     if not small:
         return Rounded(values)
-    sums = op.Squeeze(op.Mul(op.ReduceSum(codes, constant([-1]), keepdims=1), exact), constant([-1]))
+    sums = op.Squeeze(op.Mul(reduced(op, constant, "ReduceSum", codes), exact), constant([-1]))
     return Rounded(values, _as_half(op, sums))
+
+
+def reduced(op: Any, constant: Constant, kind: str, blocks: ir.Value) -> ir.Value:
+    """The greatest or the sum of each block [batch, sequence, blocks, size], as [batch, sequence, blocks, 1]. ONNX Runtime answers other dimensions where the
+    sequence is empty, so they are stated."""
+    dims = op.Concat(op.Shape(blocks, end=3), constant([1]), axis=0)
+    return op.Reshape(getattr(op, kind)(blocks, constant([-1]), keepdims=1), dims, allowzero=1)
 
 
 def _as_half(op: Any, x: ir.Value) -> ir.Value:
@@ -64,8 +72,8 @@ def _small(op: Any, constant: Constant, blocks: ir.Value, largest: ir.Value) -> 
 
 def _large(op: Any, constant: Constant, blocks: ir.Value, largest: ir.Value) -> Codes:
     """The largest has the code -127 whatever its sign."""
-    axis, steps = constant([-1]), constant(STEPS, np.float32)
-    positive = op.Equal(op.ReduceMax(blocks, axis, keepdims=1), largest)
+    steps = constant(STEPS, np.float32)
+    positive = op.Equal(reduced(op, constant, "ReduceMax", blocks), largest)
     signed = op.Where(positive, op.Neg(largest), largest)
     found = op.Where(op.Equal(largest, constant(0, np.float32)), constant(1, np.float32), signed)
     factor = op.Div(steps, found)

@@ -110,6 +110,7 @@ class Products:
     def __init__(self, weights: Any, *, quantised: bool = True, rounded: bool = False):
         self.op = Nodes()
         self.weights, self.quantised, self.rounded = weights, quantised, rounded
+        self.empty = False                      # whether there may be no tokens
         self.activations: dict[tuple[int, bool], activations.Rounded] = {}
         self.initializers: dict[str, ir.Value] = {}
         self.kept = 0
@@ -150,7 +151,7 @@ class Products:
             return activations.Rounded(x)
         key = id(x), tensor.kind.name in activations.SMALL_BLOCKS
         if key not in self.activations:
-            self.activations[key] = activations.rounded(self.op, self.constant, x, tensor.kind.name)
+            self.activations[key] = activations.rounded(self.op, self.constant, x, tensor.dims[-1], tensor.kind.name)
         return self.activations[key]
 
     def float_product(self, x: ir.Value, name: str) -> ir.Value:
@@ -174,9 +175,15 @@ class Products:
         y = op.MatMulNBits(*inputs, K=columns, N=rows, bits=found.bits, block_size=found.group, accuracy_level=level, _domain=CONTRIB)
         if offset is None:
             return y
-        sums = read.sums if summed else op.ReduceSum(op.Reshape(x, self.constant([0, 0, groups, found.group])), self.constant([-1]), keepdims=0)
+        sums = read.sums if summed else self.sums(op.Reshape(x, self.constant([0, 0, groups, found.group])))
         turned = ComputedTensor(f"{offset.name}.turned", FLOAT, (groups, rows), lambda array: array.T, (offset,))
         return op.Add(y, op.MatMul(sums, self.stored(turned, f"{offset.name}.turned")))
+
+    def sums(self, blocks: ir.Value) -> ir.Value:
+        """Of each block [batch, sequence, blocks, size]."""
+        if not self.empty:
+            return self.op.ReduceSum(blocks, self.constant([-1]), keepdims=0)
+        return self.op.Squeeze(activations.reduced(self.op, self.constant, "ReduceSum", blocks), self.constant([-1]))
 
     def rows(self, ids: ir.Value, name: str) -> ir.Value:
         """The rows of a table that `ids` [batch, sequence] name, decoded after they are picked."""

@@ -36,6 +36,7 @@ class _Translator(Layers):
         ids, mask = self.input("input_ids", ["batch", "source"]), self.input("attention_mask", ["batch", "source_total"])
         words = self.input("decoder_input_ids", ["batch", "sequence"])
         seen = op.Unsqueeze(op.Cast(mask, to=ir.DataType.BOOL), products.constant([1, 2]))
+        products.empty = True
         self.apart = self.bucket_tables(buckets, farthest)
         encoded = self.encoded(ids, seen)
         x = products.rows(words, "token_embd.weight")

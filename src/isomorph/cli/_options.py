@@ -24,6 +24,8 @@ def conversion(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--names", type=click.Choice(("gguf", "huggingface")), help="Language models: name and lay out the weights as that world does."),
             click.option("--dtype", type=click.Choice(("fp32", "fp16", "bf16", "fp64", "uint8", "uint16")),
                          help="Store float weights in this type; uint8 and uint16 are for TensorFlow.js."),
+            click.option("--shard-bytes", type=click.IntRange(1), metavar="N",
+                         help="GGUF, safetensors, Hugging Face folders: parts of at most N bytes of weights."),
             click.option("--opset", type=int, metavar="N", help="ONNX: the operator set to write.")):
         function = option(function)
     return function
@@ -32,7 +34,7 @@ def conversion(function: Callable[..., Any]) -> Callable[..., Any]:
 def conversion_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The keyword arguments of `plan` and `convert`."""
     shapes = dict(_shape(text, place) for place, text in enumerate(arguments["input_shapes"]))
-    names = ("opset", "dtype", "names", "external_data", "signature", "genai", "integers", "module")
+    names = ("opset", "dtype", "names", "external_data", "signature", "genai", "integers", "module", "shard_bytes")
     return {name: arguments[name] for name in names} | {"input_shapes": shapes or None}
 
 
