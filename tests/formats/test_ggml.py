@@ -11,8 +11,9 @@ import pytest
 from ggml_files import F16, F32, Q4_0, Q4_1, Q4_2, Q4_3, Q4_K, Q5_0, Q5_1, Q8_0, file
 
 import isomorph
+from isomorph.architectures import words
 from isomorph.artifact import Artifact
-from isomorph.errors import Damaged, Unsupported
+from isomorph.errors import Damaged, Unsafe, Unsupported
 from isomorph.formats import _table, ggml
 from isomorph.quant.encode import quantize
 
@@ -53,6 +54,13 @@ def test_a_voice_detector_says_its_layers_and_has_a_bias_without_dimensions(tmp_
     assert checkpoint["last.bias"].numpy() == np.float32(0.5)
     isomorph.convert(tmp_path / "vad.bin", tmp_path / "x.safetensors")
     assert isomorph.open(tmp_path / "x.safetensors")["last.bias"].dims == ()
+
+
+def test_words_that_merge_for_hours_are_refused():
+    """No vocabulary has them, and what their merges are is not looked for."""
+    with pytest.raises(Unsafe, match="too long to find"):
+        words.merges_of([b"a" * length for length in range(1, 5000)])
+    assert words.merges_of([b"a", b"b", b"ab", b"abab", b"cd" * 1000]) == ([(b"a", b"b"), (b"ab", b"ab")], {4})
 
 
 @pytest.mark.parametrize(("kind", "version"), [("llama", 3), ("gpt-2", 0)])

@@ -14,7 +14,7 @@ import isomorph
 from isomorph.architectures import sentencepiece
 from isomorph.architectures.tokenizer import tokenizer
 from isomorph.artifact import Artifact
-from isomorph.errors import Damaged
+from isomorph.errors import Damaged, IsomorphError
 from isomorph.formats import gguf, safetensors
 from isomorph.model import Checkpoint
 from isomorph.tensors import array_tensor
@@ -91,3 +91,20 @@ def test_a_folder_with_nothing_but_a_model_becomes_gguf_and_comes_back(trained, 
 def test_what_is_no_model_is_damaged(data):
     with pytest.raises(Damaged):
         sentencepiece.keys(data, {})
+
+
+def test_mutated_models_leave_only_our_errors(trained):
+    random = np.random.default_rng(3)
+    data = (trained / "bpe" / "tokenizer.model").read_bytes()
+    refused = 0
+    for _ in range(100):
+        mutant = bytearray(data[:random.integers(1, len(data))] if random.random() < 0.3 else data)
+        for place in random.integers(0, len(mutant), random.choice([1, 3, 9])):
+            mutant[place] = random.integers(0, 256)
+        try:
+            keys = sentencepiece.keys(bytes(mutant), {})
+            tokenizer(keys)[0].encode("hello world")
+            sentencepiece.model(keys)
+        except IsomorphError:
+            refused += 1
+    assert 0 < refused < 100

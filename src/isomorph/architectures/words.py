@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from isomorph.errors import Unsafe
 from isomorph.formats.gguf import Typed
 
 KEY = "tokenizer.ggml."
@@ -16,6 +17,8 @@ SPECIAL = ("<unk>", "<s>", "</s>")
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6           # tokenizer.ggml.token_type
 BLANK = "\u2581"                                                            # how sentencepiece writes a blank
 UNKNOWN_WORD = " \u2047 ".encode()                                          # what sentencepiece shows for a word that it does not know
+LONGEST_MERGED = 1024                                                       # bytes of a word that merges are looked for in
+MOST_WORK = 20_000_000                                                      # pairs that are looked at; GPT-2's vocabulary takes three million
 ENDS_TEXT = "<|endoftext|>"
 
 
@@ -99,13 +102,17 @@ def _spelled(word: bytes) -> str:
 
 
 def merges_of(words: Sequence[bytes]) -> tuple[list[tuple[bytes, bytes]], set[int]]:
-    """The merges that make the words, in their order, and the places of longer words that no two others make."""
+    """The merges that make the words, in their order, and the places of longer words that no two others make. Raises `Unsafe` for words that take longer than
+    those of any vocabulary."""
     ranks: dict[bytes, int] = {}
-    found, apart = [], set()
+    found, apart, work = [], set(), 0
     for place, word in enumerate(words):
         if len(word) < 2 or word in ranks:
             continue
-        parts = _merged(word, ranks)
+        work += min(len(word), LONGEST_MERGED) ** 2
+        if work > MOST_WORK:
+            raise Unsafe(f"{place + 1} words in whose bytes merges take too long to find", where="ggml.tokens")
+        parts = _merged(word, ranks) if len(word) <= LONGEST_MERGED else []
         if len(parts) == 2:
             found.append((parts[0], parts[1]))
             ranks[word] = place
