@@ -205,6 +205,15 @@ def test_names_of_layers_have_no_slashes(tmp_path):
     assert model.graph.outputs[0].name == "y"
 
 
+def test_a_model_takes_any_batch_whatever_it_was_first_called_with(tmp_path):
+    config = files.sequential(files.dense("d", 2))
+    del config["config"]["layers"][0]
+    config["build_config"] = {"input_shape": [1, 3]}
+    path = files.keras(tmp_path / "m.keras", config, files.modern_weights({"layers/dense/vars/0": KERNEL, "layers/dense/vars/1": BIAS}))
+    x = np.repeat(X, 3, axis=0)
+    np.testing.assert_allclose(run(keras.read(Artifact.open(path)), tmp_path, x)[0], x @ KERNEL + BIAS, rtol=1e-6)
+
+
 def test_layers_come_back_as_they_were(tmp_path):
     """Through ONNX and into a file again: the same layers under the same names, and nothing turned between them."""
     layers = [{"module": "keras.layers", "class_name": "Conv2D", "config": {"name": "features", "filters": 4, "kernel_size": [3, 3]}, "registered_name": None},

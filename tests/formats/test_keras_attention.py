@@ -42,16 +42,23 @@ KEPT_APART = {
 }
 
 
-def network(mask: str, shared: str = "") -> onnx.ModelProto:
+# How keys are turned, and where the shape of what is split comes from.
+TURNED = {"at once": "turned = Transpose <perm = [0, 1, 3, 2]> (k_all)",
+          "as three axes": "flat = Reshape(k_all, three)\nflat_turned = Transpose <perm = [0, 2, 1]> (flat)\nturned = Reshape(flat_turned, four)"}
+SIZES = "{0}_lead = Shape <start = 0, end = 2> ({0}_biased)\n{0}_sizes = Concat <axis = 0> ({0}_lead, apart)\n"
+COMPUTED = SPLIT.replace("{0}_split =", f"{SIZES}{{0}}_split =").replace("{0}_shape)", "{0}_sizes)")
+
+
+def network(mask: str, shared: str = "", split: str = SPLIT, turned: str = TURNED["at once"]) -> onnx.ModelProto:
     """A graph with heads of attention over its input; `shared` widens two heads of keys and values to four."""
     rng = np.random.default_rng(2)
     groups = 2 if shared else HEADS
     text = f"""<ir_version: 10, opset_import: ["" : 21]>
     attention (float[batch, {PLACES}, {WIDTH}] x, bool[batch, 1, {PLACES}, {PLACES}] keep, float[batch, 1, {PLACES}, {PLACES}] number)
       => (float[batch, {PLACES}, {WIDTH}] y) {{
-    {"".join(SPLIT.format(name) for name in "qkv")}
+    {"".join(split.format(name) for name in "qkv")}
     {shared.format("k") + shared.format("v") if shared else "k_all = Identity(k)" + chr(10) + "v_all = Identity(v)"}
-    turned = Transpose <perm = [0, 1, 3, 2]> (k_all)
+    {turned}
     product = MatMul(q, turned)
     raw = Div(product, root)
     {mask}
@@ -74,7 +81,8 @@ def network(mask: str, shared: str = "") -> onnx.ModelProto:
     given = {name: np.asarray(array, np.float32) for name, array in arrays.items()}
     given |= {f"{name}_shape": np.asarray([0, 0, count, SIZE]) for name, count in counts.items()}
     given |= {"joined_shape": np.asarray([0, 0, HEADS * SIZE]), "back": later == 0, "second": np.asarray([2]), "repeats": np.asarray([0, 0, 1, 1]),
-              "wide": np.asarray([1, 1, HEADS // groups, 1, 1]), "all": np.asarray([0, HEADS, PLACES, SIZE])}
+              "wide": np.asarray([1, 1, HEADS // groups, 1, 1]), "all": np.asarray([0, HEADS, PLACES, SIZE]),
+              "three": np.asarray([-1, PLACES, SIZE]), "four": np.asarray([-1, HEADS, SIZE, PLACES]), "apart": np.asarray([HEADS, SIZE])}
     used = {name for node in model.graph.node for name in node.input}
     model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in given.items() if name in used)
     for value in [value for value in model.graph.input if value.name not in used]:
@@ -132,4 +140,11 @@ def test_what_keras_would_compute_otherwise_stays_apart(tmp_path, name):
 def test_heads_that_share_keys(tmp_path, shared):
     model, difference = through(network(MASKS["replaced"], shared), tmp_path)
     assert operators(model)["GroupedQueryAttention"] == 1
+    assert difference < 1e-6
+
+
+@pytest.mark.parametrize(("split", "turned"), [(COMPUTED, "at once"), (SPLIT, "as three axes"), (COMPUTED, "as three axes")])
+def test_forms_of_exporters(tmp_path, split, turned):
+    model, difference = through(network(MASKS["replaced"], split=split, turned=TURNED[turned]), tmp_path)
+    assert operators(model) == {"MultiHeadAttention": 1}
     assert difference < 1e-6

@@ -177,7 +177,10 @@ def input_layers(model: Layer) -> list[Layer]:
         return [first]
     if first.is_model and first.layers and not first.config.get("batch_input_shape"):
         return input_layers(first)
-    shape = first.config.get("batch_input_shape") or model.config.get("build_input_shape") or model.build.get("input_shape") or first.build.get("input_shape")
+    shape = first.config.get("batch_input_shape")
+    seen = model.config.get("build_input_shape") or model.build.get("input_shape") or first.build.get("input_shape")
+    if not shape and isinstance(seen, list) and seen:
+        shape = [None, *seen[1:]]                                    # of the tensors that it was first called with, whatever their batch was
     if not isinstance(shape, list) and isinstance(first.config.get("input_dim"), int) and first.class_name != "Embedding":
         shape = [None, first.config["input_dim"]]                    # Keras 1
     if not isinstance(shape, list) and first.class_name == "Embedding":

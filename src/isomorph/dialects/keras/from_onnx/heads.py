@@ -104,6 +104,18 @@ def _each(places: np.ndarray, times: int) -> bool:
     return places.ndim == 1 and places.tolist() == np.repeat(np.arange(places.size // times), times).tolist()
 
 
+def _turned_flat(value: ir.Value | None) -> ir.Value | None:
+    """The keys behind [batch, heads, size, places] that were turned with batch and heads taken for one axis, as PyTorch's exporter does."""
+    wide = made_by(value, "Reshape")
+    flat = made_by(_turned(wide.inputs[0], (0, 2, 1)), "Reshape") if wide is not None else None
+    inner = flat.inputs[0] if flat is not None else None
+    if inner is None or value is None or inner.shape is None or value.shape is None or inner.shape.rank() != 4 or value.shape.rank() != 4:
+        return None
+    (_, count, places, size), (_, again, last, behind) = list(inner.shape), list(value.shape)
+    same = (count, places, size) == (again, behind, last) and all(isinstance(each, int) for each in (count, places, size))
+    return inner if same and list(flat.outputs[0].shape)[1:] == [places, size] else None
+
+
 def _values(value: ir.Value | None) -> tuple[Projection | None, int]:
     """What is gathered, [batch, heads, places, size], and how many heads of the query look at each."""
     inner, times = _repeated(value)
@@ -116,7 +128,7 @@ def _keys(value: ir.Value | None) -> tuple[Projection | None, int, float]:
     wide = _turned(value, KEYS_TURNED)
     if wide is not None:
         return _product(wide, 2), 1, factor
-    inner, more = _scaled(_turned(value, LAST_TURNED))
+    inner, more = _scaled(_turned(value, LAST_TURNED) or _turned_flat(value))
     inner, times = _repeated(inner)
     return _projection(inner), times, factor * more
 

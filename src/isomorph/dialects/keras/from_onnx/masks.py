@@ -50,7 +50,10 @@ def _known(value: ir.Value) -> Part:
 
 
 def _not(op: Any, part: Part) -> Part:
-    return ~part if isinstance(part, np.ndarray) else op.Not(part)
+    if isinstance(part, np.ndarray):
+        return ~part
+    node = part.producer()
+    return node.inputs[0] if node is not None and node.op_type == "Not" and node.domain == "" else op.Not(part)
 
 
 def _replaced(op: Any, node: ir.Node) -> tuple[ir.Value | None, Part] | None:

@@ -47,6 +47,7 @@ def from_hub(model: Model) -> Model:
         raise Unsupported("a model of Keras has at least one input", blockers=[("graph", "", "it has no input")])
     fold(graph)
     fuse.apply(graph, fuse.fuse)
+    sweep(graph)                               # shapes that became constants were read from the values between the parts of attention
     rewrite(graph, heads, keep=lambda node: True, infer=shapes.infer_node)
     sweep(graph)
     reasons = to_kernel(graph, simplify(), from_onnx)
