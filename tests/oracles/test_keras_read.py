@@ -22,8 +22,8 @@ from isomorph.formats import _table, onnx
 
 SUFFIX = {"keras": "keras", "tf_keras": "keras_h5"}
 # One or two of every kind of layer, and all that are composed of several.
-SHARE = ("[A-Z]*-0,[A-Z]*-11,first-Conv2D*-0,Bidirectional-LSTM*True,masked-L*,masked-[a-z]*,RNN-*,TimeDistributed-*,MultiHead*,Grouped*,nested*,shared,"
-         "sequential*,two-*,encoder-*,dynamic-*,reduce-*-1,ops-s*,picture-[a-d]*,raw-[a-e]*,policy-mixed_float16,quantized-*,adapted-*")
+SHARE = ("[A-Z]*-0,[A-Z]*-11,first-Conv2D*-0,Bidirectional-LSTM*True,masked-L*,masked-[a-z]*,RNN-*ed,RNN-s*-True,TimeDistributed-*,MultiHead*,Grouped*,nested*,"
+         "shared,sequential*,two-*,encoder-*,dynamic-*,reduce-*m*-1,ops-s[l-t]*,picture-[a-c]*,raw-[a-c]*,raw-e*,policy-mixed_float16,quantized-*,adapted-*")
 TOLERANCE, HALF = 1e-5, 1e-2                 # of the range of each output; half precision rounds otherwise in every library
 # What cannot be carried, with the reason.
 CANNOT = {
