@@ -241,7 +241,7 @@ def whole(K, L):
 
     def without_an_input():
         model = K.Sequential([L.Dense(4, activation="relu"), L.Dense(2)])
-        model(np.zeros((1, 3), np.float32))
+        model.build((None, 3))
         return model
     return {"sequential": sequential, "sequential-without-an-input": without_an_input}
 
