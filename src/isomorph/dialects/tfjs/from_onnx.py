@@ -13,11 +13,11 @@ import onnx_ir as ir
 from isomorph.dialects._forms.common import label_encoder as compared
 from isomorph.dialects._forms.common import matmul as shared_matmul
 from isomorph.dialects._forms.common import table_of
+from isomorph.dialects._forms.pipeline import Target, target
 from isomorph.dialects._lower import Mapping
 from isomorph.dialects.tf.from_onnx.kernels import kernel_types as tensorflow_types
 from isomorph.dialects.tf.from_onnx.legalize import legalize
 from isomorph.dialects.tf.from_onnx.operators import from_onnx
-from isomorph.dialects.tf.from_onnx.pipeline import Target, target
 from isomorph.formats._graphdef_writer import type_of_value
 from isomorph.passes.decompose import decompose, shape_of
 
@@ -148,4 +148,4 @@ def kernel_types(node: ir.Node) -> Collection[ir.DataType] | None:
     return None if found is None else [*found]
 
 
-TENSORFLOW_JS: Target = target("tfjs", "TensorFlow.js", kernel, own, kernel_types)
+TENSORFLOW_JS: Target = target("tfjs", "tf", "TensorFlow.js", kernel, own, kernel_types)

@@ -7,32 +7,20 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from isomorph.dialects._forms.common import last_axis_softmax
-from isomorph.dialects._forms.rounds import to_kernel
-from isomorph.dialects._forms.table import SHARED
-from isomorph.dialects._lower import Mapping, rewrite
+from isomorph.dialects._forms.pipeline import finished, target, to_operators
 from isomorph.dialects.tflite.from_onnx import peephole, states
 from isomorph.dialects.tflite.from_onnx.kernels import kernel_types
 from isomorph.dialects.tflite.from_onnx.legalize import legalize
 from isomorph.dialects.tflite.from_onnx.operators import from_onnx
 from isomorph.dialects.tflite.from_onnx.quantized import quantize
-from isomorph.errors import Unsupported, Usage
-from isomorph.model import Model, Signature
-from isomorph.passes import captures, functions, fuse, layout, shapes, types
-from isomorph.passes.decompose import decompose
-from isomorph.passes.fold import fold
-from isomorph.passes.recurrent import recurrent
-from isomorph.passes.resample import resample
-from isomorph.passes.tidy import sweep, tidy
+from isomorph.errors import Usage
+from isomorph.model import Model
+from isomorph.passes import functions, types
+from isomorph.passes.tidy import sweep
 from isomorph.report import Finding, Severity
 from isomorph.tensors import lazily
 
-WANTS_LAST = {"Conv", "TransposedConv", "MaxPool", "AveragePool", "ResizeSpatial", "DepthToSpace", "SpaceToDepth"}
-
-simplify = Mapping().update(decompose).update(resample).update(recurrent)
-for _key in from_onnx.rules:
-    simplify.rules.pop(_key, None)
-simplify.update(SHARED).update(legalize)
+LITE = target("tflite", "tflite", "TensorFlow Lite", from_onnx, legalize, kernel_types, quantize=quantize)
 
 
 def from_hub(model: Model, *, dtype: str | None = None) -> Model:
@@ -42,28 +30,9 @@ def from_hub(model: Model, *, dtype: str | None = None) -> Model:
     restored = states.integer_lstms(graph)
     findings = [finding for finding in findings if finding.code != "input.fixed" or finding.where not in restored]
     findings += [Finding("tflite.variable", Severity.LOW, name, f"{name} is a variable again, which keeps its value between runs") for name in restored]
-    inputs, outputs = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
+    ports = [value.name for value in graph.inputs], [value.name for value in graph.outputs]
     known = {value.name for each in (graph, *graph.subgraphs()) for value in _values(each)}
-    fold(graph)
-    fuse.apply(graph, fuse.fuse)  # patterns of whole ONNX operators, before those are taken apart
-    reasons = to_kernel(graph, simplify, from_onnx)
-    sweep(graph)  # what patterns have left unread would count as a reader
-    while fuse.apply(graph, fuse.scales):  # factors and offsets that taking apart has left behind layers
-        fold(graph)
-        sweep(graph)
-    quantize(graph)
-    types.legalize(graph, kernel_types, findings)
-    fold(graph)
-    tidy(graph)
-    for each in (graph, *graph.subgraphs()):
-        layout.wrap(each, lambda node: node.domain == "" and node.op_type in WANTS_LAST)
-    layout.clean(graph)
-    tidy(graph)
-    settle = Mapping()
-    settle("Softmax", "LogSoftmax")(last_axis_softmax)
-    rewrite(graph, settle, keep=lambda node: True, infer=shapes.infer_node)
-    captures.explicit(graph)
-    done = rewrite(graph, from_onnx, "tflite")
+    done, reasons = to_operators(graph, LITE, findings, cleanings=2)
     for each in (graph, *graph.subgraphs()):
         peephole.improve(each)
         fuse_activations(each)
@@ -74,19 +43,7 @@ def from_hub(model: Model, *, dtype: str | None = None) -> Model:
                 value.meta["unnamed"] = True
     if dtype is not None:
         store_weights(graph, dtype, findings)
-    blockers = [(operator, where, reasons.get(where, why)) for operator, where, why in done.blockers]
-    if blockers:
-        raise Unsupported(
-            f"{len(blockers)} operators have no form in TensorFlow Lite: {', '.join(sorted({name for name, _, _ in blockers}))}",
-            blockers=blockers,
-            hint="run `isomorph plan` for each of them and where it stands",
-        )
-    whole.opset_imports.clear()
-    whole.opset_imports["tflite"] = 1
-    signature = Signature("serving_default", {name: name for name in inputs if name}, {name: name for name in outputs if name})
-    for each in (graph, *graph.subgraphs()):
-        findings += each.meta.pop("findings", [])
-    return Model(whole, "tflite", model.signatures or [signature], dict(model.metadata), [*findings, *done.findings])
+    return finished(whole, model, LITE, ports, done, reasons, findings)
 
 
 NAMED_BYTES = 1024  # of a constant that keeps the name which it was given on the way here
