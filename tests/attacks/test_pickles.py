@@ -9,6 +9,7 @@ import json
 import pickle as standard
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -137,6 +138,37 @@ def test_a_list_that_holds_itself_ends():
 def test_nesting_is_bounded():
     with pytest.raises(Unsafe, match="nested"):
         torch.read(Artifact.open(zipped(b"]" * 5000 + b"a" * 4999 + b".")))
+
+
+def legacy(body: bytes) -> bytes:
+    """A file of five pickles, whose object is what `body` makes."""
+    head = [standard.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True})]
+    return b"".join([*head, b"\x80\x02" + body + b".", standard.dumps([], 2)])
+
+
+LOAD = b"ctorch.storage\n_load_from_bytes\n"
+
+
+def test_a_file_inside_a_pickle_is_loaded_as_often_as_the_budget_of_all_allows():
+    """200 kB that would take days: the same bytes, of 200,000 operations, loaded a thousand times."""
+    inner = legacy(b"]" + b"N0" * 100_000)
+    data = b"B" + len(inner).to_bytes(4, "little") + inner + b"q\0" + LOAD + b"q\1" + b"0" + b"h\1h\0\x85R0" * 1000 + b"N."
+    start = time.process_time()
+    with pytest.raises(Unsafe, match="operations"):
+        torch.read(Artifact.open(zipped(data)))
+    assert time.process_time() - start < 10
+    inner = legacy(b"](" + b"]" * 200_000 + b"e")
+    data = b"B" + len(inner).to_bytes(4, "little") + inner + b"q\0" + LOAD + b"q\1" + b"0(" + b"h\1h\0\x85R" * 20 + b"l."
+    with pytest.raises(Unsafe, match="bytes of values in memory"):
+        torch.read(Artifact.open(zipped(data)))
+
+
+def test_files_inside_pickles_are_bounded_in_depth():
+    data = legacy(b"]")
+    for _ in range(8):
+        data = legacy(LOAD + b"B" + len(data).to_bytes(4, "little") + data + b"\x85R")
+    with pytest.raises(Unsafe, match="deep"):
+        torch.read(Artifact.open(data))
 
 
 WATCHED = r"""

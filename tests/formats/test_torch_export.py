@@ -12,7 +12,7 @@ import pytest
 
 import isomorph
 from isomorph.artifact import Artifact
-from isomorph.errors import Damaged, Unsupported
+from isomorph.errors import Damaged, Unsafe, Unsupported
 from isomorph.formats import torch_export
 from isomorph.report import Severity
 
@@ -108,6 +108,15 @@ def test_an_object_that_only_a_pickle_holds_is_not_loaded():
     model = torch_export.read(Artifact.open(package(LINEAR, {"w": CONFIG["w"] | {"use_pickle": True}})))
     assert "torch_export.not-loaded" in {finding.code for finding in model.findings}
     assert model.metadata["blockers"][0][0] == "w"
+
+
+def test_many_pickles_have_one_budget():
+    """Each is within it, and the archive holds any number of them."""
+    flood = io.BytesIO()
+    with zipfile.ZipFile(flood, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02}" + b"N0" * 100_000 + b".")
+    with pytest.raises(Unsafe, match="together"):
+        torch_export.read(Artifact.open(package(LINEAR, **{f"m__data__weights__{number}_pt": flood.getvalue() for number in range(40)})))
 
 
 def test_native_code_beside_a_program_is_named_and_left_alone():

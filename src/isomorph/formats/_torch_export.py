@@ -17,7 +17,7 @@ from isomorph.dialects.torch.loops import emit_loop
 from isomorph.dialects.torch.lowering import Lowering
 from isomorph.dialects.torch.program_values import UNKNOWN, Cell, Raised, Stop, Unknown, has_unknown
 from isomorph.dialects.torch.to_onnx import SCALAR_TYPES
-from isomorph.errors import Damaged, IsomorphError, Unsupported
+from isomorph.errors import Damaged, IsomorphError, Unsafe, Unsupported
 from isomorph.formats import _torch, _torch_files, _torch_interface
 from isomorph.formats._torch_values import DType, Storage, TensorRecord, flatten, is_sizes, made_tensor
 from isomorph.model import HUB_IR_VERSION, HUB_OPSET, Model
@@ -47,6 +47,7 @@ class Program:
     def __init__(self, artifact: Artifact, archive: Archive, root: str):
         self.artifact, self.archive, self.root = artifact, archive, root
         self.findings: list[Finding] = []
+        self.opcodes = 0                       # of all pickles so far
         models = sorted(name for name in archive.names if name.startswith(root + "models/") and name.endswith(".json"))
         member = models[0] if models else root + OLD_PROGRAM
         self.name = member.rpartition("/")[2].removesuffix(".json")
@@ -117,6 +118,10 @@ class Program:
             return {}
         loaded = _torch_files.load_zip(inner, root, self.artifact.limits, f"{self.artifact.where}, {member}", depth=1)
         self.findings += [Finding(note.code, Severity(note.severity), note.where, note.message) for note in loaded.notes]
+        self.opcodes += loaded.opcodes
+        if self.opcodes > self.artifact.limits.pickle_opcodes:
+            raise Unsafe(f"pickles of more than {self.artifact.limits.pickle_opcodes:,} operations together", where=self.artifact.where,
+                         hint="raise Limits.pickle_opcodes if the file is trusted")
         flat = flatten(loaded.value, self.artifact.limits, self.artifact.where)
         return {name: record for name, record in flat.tensors.items() if isinstance(record, TensorRecord)}
 
@@ -129,7 +134,7 @@ class Program:
                 self._pickled(member)
             except IsomorphError as error:
                 self._find("torch_export.sample-inputs", Severity.MEDIUM, member, f"the sample inputs cannot be read: {error.what[:160]}")
-
+                return                     # more of them may cost as much each
 
     def _look_at_compiled_code(self) -> None:
         """Native libraries beside the program, which a loader would open and so run: named, and left alone."""

@@ -27,6 +27,7 @@ LEGACY_HEAD = b"\x8a\x0a" + MAGIC.to_bytes(10, "little") + b"."          # behin
 PROTOCOL = 1001
 LONGEST_PICKLE = 1 << 28                   # bytes of data.pkl
 MOST_STORAGES = 1_000_000
+MEMBER, INFLATED = 16, 64                  # operations that a member of an archive costs, and bytes that are inflated in the time of one
 
 
 @dataclass
@@ -37,6 +38,8 @@ class Loaded:
     storages: dict[str, Storage] = field(default_factory=dict)
     notes: list[Note] = field(default_factory=list)
     container: str = ""
+    opcodes: int = 0                       # what reading it took, counted in operations of a pickle
+    bytes: int = 0                         # what its values take in memory, by estimate
 
 
 def storage_type(machine_where: str, name: Any) -> DType | None:
@@ -118,7 +121,9 @@ def load_zip(archive: Archive, root: str, limits: Limits, where: str, *, member:
     notes = list(stream.notes)
     if stream.stop != len(view):
         notes.append(Note("pickle.tail", 2, f"{where}, {root}{member}", f"{len(view) - stream.stop} bytes stand behind the pickle, which nobody reads"))
-    return Loaded(stream.value, storages, [*notes, *archive.findings], "zip")
+    inflated = 0 if archive.members[root + member].stored else len(view) // INFLATED
+    return Loaded(stream.value, storages, [*notes, *archive.findings], "zip", stream.opcodes + MEMBER * len(archive.members) + inflated,
+                  stream.bytes)
 
 
 # ---- five pickles, then the data
@@ -161,7 +166,7 @@ def load_legacy(view: memoryview, limits: Limits, where: str, depth: int = 0) ->
     notes = [note for stream in streams for note in stream.notes]
     if at != len(view):
         notes.append(Note("pickle.tail", 2, where, f"{len(view) - at} bytes stand behind the last storage, which nobody reads"))
-    return Loaded(value, storages, notes, "legacy")
+    return Loaded(value, storages, notes, "legacy", sum(stream.opcodes for stream in streams), sum(stream.bytes for stream in streams))
 
 
 def _place(storage: Storage, view: memoryview, start: int, where: str) -> int:
@@ -278,6 +283,8 @@ def load_bytes(data: memoryview, machine: Machine) -> Any:
             raise Damaged("_load_from_bytes of bytes that are no torch file", where=machine.where)
         loaded = load_zip(archive, root, machine.limits, machine.where, depth=machine.depth + 1)
     machine.stream.notes.extend(loaded.notes)
+    machine.stream.opcodes += loaded.opcodes           # one budget for all, because the same bytes can be loaded any number of times
+    machine.inside += loaded.bytes
     return loaded.value
 
 

@@ -50,6 +50,7 @@ class Machine:
         self.declared = False
         self.at = 0
         self.opaque: dict[Name, None] = {}
+        self.inside = 0                    # what the values of files inside this pickle cost, in bytes
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -371,9 +372,9 @@ def load(view: memoryview, start: int = 0, *, rules: Mapping[Name, Rule] | None 
     if depth > limits.pickle_nesting:
         raise Unsafe(f"pickles inside pickles, more than {limits.pickle_nesting} deep", where=where)
     try:
-        spent = 0
         for spent in _steps(machine, start, limits.pickle_opcodes):
-            _check_budgets(machine, spent)
+            stream.bytes = spent + machine.inside
+            _check_budgets(machine, stream.bytes)
     except _NotInAFile as problem:
         raise Unsafe(str(problem), where=where) from None
     except _NotPickle as problem:
@@ -405,7 +406,7 @@ def _check_budgets(machine: Machine, spent: int) -> None:
 
 def _steps(machine: Machine, start: int, most: int) -> Iterator[int]:
     """Runs the stream. Yields what its values cost so far, in bytes, every 1,024 opcodes and at the end."""
-    view, stream, size, spent = machine.view, machine.stream, len(machine.view), 0
+    view, stream, size, spent, look = machine.view, machine.stream, len(machine.view), 0, STEP
     at = start
     while stream.opcodes < most:
         machine.at = at
@@ -432,7 +433,8 @@ def _steps(machine: Machine, start: int, most: int) -> Iterator[int]:
         elif machine.frame_end and began < machine.frame_end < at:
             machine.note("pickle.ambiguous", MEDIUM, "a frame ends inside an operation, which loaders read in different ways")
             machine.frame_end = 0
-        if stream.opcodes % STEP == 0:
+        if stream.opcodes >= look:                 # a file inside a pickle counts with all its operations at once
+            look = stream.opcodes + STEP
             yield spent
     yield spent
 

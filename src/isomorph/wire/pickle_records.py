@@ -68,6 +68,7 @@ class Stream:
     stop: int = -1
     protocol: int = 0
     opcodes: int = 0
+    bytes: int = 0                          # of its values in memory, by estimate
     names: dict[Name, None] = field(default_factory=dict)
     problem: str = ""
     notes: list[Note] = field(default_factory=list)
