@@ -287,6 +287,13 @@ def padded(op: Any, x: Any, pad: Sequence[Any], mode: str, value: Any = 0) -> An
     """PyTorch lists (begin, end) from the last axis on."""
     axes = [rank(op, x) - 1 - place for place in range(len(pad) // 2)]
     amounts = [*pad[0::2], *pad[1::2]]
+    shape = op.of(x)[1]
+    known = all(isinstance(amount, int) for amount in amounts) and all(isinstance(shape[axis], int) for axis in axes)
+    if mode == "edge" and known and min(amounts) < 0:                  # the edge is that of the whole axis, also where everything is cut off
+        for axis, before, behind in zip(axes, amounts, amounts[len(axes):], strict=False):
+            places = np.clip(np.arange(shape[axis] + before + behind) - before, 0, shape[axis] - 1)
+            x = op.Gather(x, op.const(places), axis=axis)
+        return x
     if mode != "constant" and any(isinstance(amount, int) and amount < 0 for amount in amounts):         # cut off first: ONNX only takes that away from zeros
         cut = [min(amount, 0) if isinstance(amount, int) else 0 for amount in amounts]
         x = op.Pad(x, vector(op, cut), None, op.const(axes), mode="constant")

@@ -197,3 +197,10 @@ def masked_index(a, x, mask, indices, fill):
     """Positions where the mask is false may lie anywhere: the first element stands in before it is replaced."""
     safe = [None if index is None else a.where(mask, index, 0) for index in indices]
     return a.where(mask, a.index(x, safe), fill)
+
+
+@composed("_unsafe_masked_index_put_accumulate")
+def masked_index_put(a, x, mask, indices, values):
+    """The same for adding: what the mask leaves out adds nothing."""
+    safe = [None if index is None else a.where(mask, index, 0) for index in indices]
+    return a.index_put(x, safe, a.where(mask, values, 0), True)
