@@ -161,6 +161,8 @@ def test_a_llama_of_the_time_before_gguf(tmp_path):
     there = isomorph.open(tmp_path / "x.gguf")
     assert list(there) == ["token_embd.weight", "output_norm.weight", "blk.1.attn_q.weight", "blk.1.ffn_gate.weight"]
     assert there["blk.1.attn_q.weight"].numpy()[0, :4].tolist() == [-4.0, -4.0, -3.5, -4.0]          # codes 0, 0, 1, 0 in the old order
+    assert {name: tensor.numpy().dtype.name for name, tensor in there.items() if "attn" in name or "norm" in name} == {
+        "output_norm.weight": "float32", "blk.1.attn_q.weight": "float16"}             # vectors stay what llama.cpp takes
     keys = there.metadata
     assert (keys["llama.feed_forward_length"], keys["llama.attention.head_count"], keys["llama.rope.dimension_count"]) == (48, 4, 16)
     assert list(keys["tokenizer.ggml.tokens"]) == ["<unk>", "<s>", "</s>", "word"]
