@@ -168,3 +168,24 @@ def test_keras_is_not_handed_code(tmp_path, what):
     weights = files.modern_weights({"layers/dense/vars/0": ONES, "layers/dense/vars/1": ONES[0]})
     path = files.keras(tmp_path / "m.keras", files.sequential(layer), weights)
     assert Subject(path).harmless is (not what)
+
+
+@pytest.mark.parametrize(("function", "harmless"), [("io.write_file", False), ("raw_ops.PyFunc", False), ("nn.relu", True)])
+def test_keras_2_is_not_handed_functions_that_touch_files(tmp_path, function, harmless):
+    """A model of Keras 2 names raw functions of TensorFlow, which would call them."""
+    layers = [{"class_name": "InputLayer", "config": {"batch_input_shape": [2, 3], "dtype": "float32", "name": "x"}, "name": "x", "inbound_nodes": []},
+              {"class_name": "TFOpLambda", "name": "op", "config": {"name": "op", "trainable": True, "dtype": "float32", "function": function},
+               "inbound_nodes": [["x", 0, 0, {}]]}]
+    config = {"class_name": "Functional", "config": {"name": "m", "layers": layers, "input_layers": [["x", 0, 0]], "output_layers": [["op", 0, 0]]}}
+    assert Subject(files.legacy(tmp_path / "m.h5", config, {})).harmless is harmless
+
+
+@pytest.mark.parametrize("inner", ["Lambda", "TFOpLambda", "Dense"])
+def test_keras_2_is_not_handed_code_inside_a_wrapper(tmp_path, inner):
+    """Files of Keras 2 keep bytecode as text, which Keras 2 runs whatever it is asked."""
+    settings = {"Lambda": {"function": ["4wEAAAA=", None, None], "function_type": "lambda"}, "TFOpLambda": {"function": "io.write_file"},
+                "Dense": {"units": 2, "use_bias": False}}
+    wrapper = {"class_name": "TimeDistributed", "config": {"name": "t", "batch_input_shape": [None, 4, 3],
+                                                           "layer": {"class_name": inner, "config": {"name": "i", **settings[inner]}}}}
+    config = {"class_name": "Sequential", "config": {"name": "m", "layers": [wrapper]}}
+    assert Subject(files.legacy(tmp_path / "m.h5", config, {})).harmless is (inner == "Dense")

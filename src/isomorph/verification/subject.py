@@ -42,7 +42,9 @@ class Traits:
 
 
 PARSES = re.compile(r"Parse(Single)?Example")
-FOREIGN = re.compile(r'"module": "(?!keras\b|builtins")|"foreign"')      # in the configuration of a layer: what Keras would import or unmarshal
+# In the configuration of a layer what Keras would import, unmarshal or call by its name, inside a wrapper too.
+FOREIGN = re.compile(r'"module": "(?!keras\b|builtins")|"foreign"|"class_name": "(Lambda|TFSMLayer|TFOpLambda|SlicingOpLambda|TensorFlowOpLayer)"')
+
 
 class Subject:
     """A model file. Reading is lazy: what is not needed is not read."""
@@ -74,8 +76,9 @@ class Subject:
     def harmless(self) -> bool:
         """Whether its own runtime may run it: not where our reader found operators that touch files, processes or Python, or code that Keras would run."""
         if self.format.dialect == "keras" and isinstance(self.content, Model):
-            return not any(node.domain == "keras.custom" or node.op_type in ("Lambda", "TFSMLayer") or FOREIGN.search(str(node.attributes["layer"].value))
-                           for node in self.content.graph)
+            from isomorph.dialects.keras.to_onnx.pipeline import is_known
+            return not any(node.domain == "keras.custom" or node.op_type in ("Lambda", "TFSMLayer") or not is_known(node)
+                           or FOREIGN.search(str(node.attributes["layer"].value)) for node in self.content.graph)
         return self.format.dialect != "tf" or not any(finding.code == "tf.effect" and finding.severity >= Severity.HIGH for finding in self.content.findings)
 
     @property

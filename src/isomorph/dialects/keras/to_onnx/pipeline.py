@@ -1,6 +1,8 @@
 """The whole way from layers to the hub: rules in the order of the graph, then the transposes between layouts taken out by the cut."""
 from __future__ import annotations
 
+import onnx_ir as ir
+
 from isomorph.dialects.keras.lowering import KerasRewrite
 from isomorph.dialects.keras.to_onnx import (  # noqa: F401    their rules stand in the same table
     activations,
@@ -66,3 +68,8 @@ def generation(metadata: dict) -> int:
     version = str(metadata.get("keras_version") or "2")
     first = version.removeprefix("tfjs-layers ").split(".")[0]
     return int(first) if first.isdigit() else 2
+
+
+def is_known(node: ir.Node) -> bool:
+    """Whether a node is no raw function of TensorFlow, or one that is mapped: those only compute, while others touch files or run what they are given."""
+    return node.domain != "keras.tf" or any(("keras.tf", name) in to_onnx.rules for name in (node.op_type, node.op_type.removeprefix("compat.v1.")))
