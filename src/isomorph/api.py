@@ -35,12 +35,13 @@ def identify(source: Any) -> Match:
 
 
 def run(source: Any, inputs: Mapping[str, Given] | None = None, *, sizes: Mapping[str, int] | None = None, seed: int = 0, reference: bool = False,
-        timeout: float = 300.0) -> dict[str, Any]:
+        timeout: float = 300.0, signature: str = "") -> dict[str, Any]:
     """The outputs of a model by name, run in its own runtime where that is installed, else rewritten as ONNX.
 
-    Inputs that are not given are random from `seed`. `reference` asks for plain kernels where the runtime has them. Raises what `Session` raises.
+    Inputs that are not given are random from `seed`. `reference` asks for plain kernels where the runtime has them. `signature` is the entry point
+    of a file that has several. Raises what `Session` raises.
     """
-    with _ready(source, inputs, sizes, seed, reference, timeout) as (_, _, _, outputs):
+    with _ready(source, inputs, sizes, seed, reference, timeout, signature=signature) as (_, _, _, outputs):
         return outputs
 
 
@@ -58,10 +59,10 @@ def bench(source: Any, inputs: Mapping[str, Given] | None = None, *, sizes: Mapp
 
 @contextlib.contextmanager
 def _ready(source: Any, inputs: Mapping[str, Given] | None, sizes: Mapping[str, int] | None, seed: int, reference: bool, timeout: float,
-           threads: int = 1) -> Iterator[tuple[Subject, Session, Feeds, dict[str, Any]]]:
+           threads: int = 1, signature: str = "") -> Iterator[tuple[Subject, Session, Feeds, dict[str, Any]]]:
     """A model that has run once: the file, its session, the inputs that it took and what it answered."""
     from isomorph.verification import Subject, first_that_runs
-    subject = Subject(source)
+    subject = Subject(source, signature=signature)
     if not subject.holds_graph:
         raise Unsupported("the file holds weights without a graph, so there is nothing to run", where=subject.where,
                           hint="for a language model, add --prompt TEXT")

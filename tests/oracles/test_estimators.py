@@ -13,6 +13,7 @@ from isomorph import dialects
 from isomorph.artifact import Artifact
 from isomorph.formats import _table, saved_model
 from isomorph.model import Model
+from isomorph.verification import Given
 from tests import environments
 from tests.oracles.test_tensorflow import difference, ran
 
@@ -71,6 +72,15 @@ def test_a_network_of_columns_goes_to_other_runtimes(exported: Path, to: str, tm
     report = isomorph.convert(exported / "linear", tmp_path / _table.output_name(to, "out"), to=to)
     assert report.facts["verified"] == "native"
     assert {item["name"] for item in report.facts["outputs"]} == {"classes", "scores"}
+
+
+def test_an_entry_point_is_run(exported: Path) -> None:
+    """With features, as TensorFlow makes of them the messages that it takes."""
+    environments.use("tensorflow")
+    with np.load(exported / "values.npz") as values:
+        given = {"age": Given(array=values["baseline/age"])}
+        answers = isomorph.run(exported / "baseline", given, signature="predict")
+        assert np.abs(answers["probabilities"] - values["baseline/predict/probabilities"]).max() < 1e-5
 
 
 def test_tensorflow_itself_is_given_messages(exported: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ SHOWN = 8
 @verb("run")
 @click.argument("path", metavar="FILE")
 @click.option("-o", "--output", metavar="FILE.npz", help="Save the outputs.")
+@click.option("--signature", metavar="NAME", default="", help="Choose an entry point of a file that has several.")
 @click.option("--reference", is_flag=True, help="Use plain kernels where the runtime has them.")
 @click.option("--prompt", metavar="TEXT", help="Generate text from the weights of a language model, or the embedding of a text.")
 @click.option("--max-tokens", type=click.IntRange(1), default=256, show_default=True, help="How many tokens an answer may have.")
@@ -23,8 +24,8 @@ SHOWN = 8
 @click.option("--activations", type=click.Choice(["ggml", "exact"]), default="ggml", show_default=True,
               help="What ONNX Runtime multiplies blocks with: numbers rounded to 8 bits as llama.cpp rounds them, or as they are.")
 @feeding
-def command(out: Output, path: str, output: str | None, reference: bool, prompt: str | None, max_tokens: int, temperature: float, no_template: bool,
-            runtime: str | None, activations: str, **arguments: Any) -> None:
+def command(out: Output, path: str, output: str | None, signature: str, reference: bool, prompt: str | None, max_tokens: int, temperature: float,
+            no_template: bool, runtime: str | None, activations: str, **arguments: Any) -> None:
     """Run a model in its own runtime.
 
     The runtime works in a child process. Inputs that are not given are made up.
@@ -36,7 +37,7 @@ def command(out: Output, path: str, output: str | None, reference: bool, prompt:
     import numpy as np
 
     import isomorph
-    answers = isomorph.run(path, reference=reference, **feeding_options(arguments))
+    answers = isomorph.run(path, reference=reference, signature=signature, **feeding_options(arguments))
     if output:
         _save(output, answers)
     described = [_described(name, value) for name, value in answers.items()]
