@@ -66,7 +66,8 @@ class Plan:
         if self.blockers:
             kinds = Counter(subject for subject, _, _ in self.blockers)
             named = ", ".join(f"{kind} x {count}" if count > 1 else kind for kind, count in kinds.most_common(8)) + (", ..." if len(kinds) > 8 else "")
-            raise Unsupported(f"{len(self.blockers)} obstacles to {self.target.title}: {named}", where=self.source.where, blockers=self.blockers,
+            count = "one obstacle" if len(self.blockers) == 1 else f"{len(self.blockers)} obstacles"
+            raise Unsupported(f"{count} to {self.target.title}: {named}", where=self.source.where, blockers=self.blockers,
                               hint=f"see each with `isomorph plan {self.source.name} --to {self.target.name}`")
         return self
 
