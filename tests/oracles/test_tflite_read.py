@@ -17,7 +17,7 @@ import running
 from running import needs_litert
 from tflite_models import Graph, read, real_model, real_models
 
-from isomorph.dialects.tflite.to_onnx.operators import to_onnx
+from isomorph.dialects.tflite.to_onnx.common import to_onnx
 from isomorph.dialects.tflite.to_onnx.pipeline import to_hub
 from isomorph.formats import onnx
 

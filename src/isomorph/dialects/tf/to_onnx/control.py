@@ -11,7 +11,7 @@ import onnx_ir as ir
 from isomorph.dialects._lower import Rejected, constant
 from isomorph.dialects.tf.to_onnx.lowering import Elements, Lowering, TfBuilder, Variable, detach
 from isomorph.dialects.tf.to_onnx.operators import BOOL, INT64, STRING, Value, to_onnx
-from isomorph.dialects.tflite.to_onnx.operators import longs
+from isomorph.dialects.tflite.to_onnx.common import longs
 from isomorph.passes import shapes
 
 TRIES = 4                           # walks through the body of a loop until the shapes of its variables no longer change

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from isomorph.dialects._lower import Builder, constant
 from isomorph.dialects._scan import scanned
 from isomorph.dialects.tf.to_onnx.operators import FLOAT, INT64, Value, to_onnx
-from isomorph.dialects.tflite.to_onnx.operators import vector
+from isomorph.dialects.tflite.to_onnx.common import vector
 
 NOTHING = float("-inf")             # the score of a box that is taken already
 

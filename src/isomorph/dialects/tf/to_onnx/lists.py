@@ -10,7 +10,7 @@ import onnx_ir as ir
 from isomorph.dialects._lower import constant
 from isomorph.dialects.tf.to_onnx.lowering import Elements, TfBuilder
 from isomorph.dialects.tf.to_onnx.operators import Value, scalar_of, to_onnx
-from isomorph.dialects.tflite.to_onnx.operators import END, longs, vector
+from isomorph.dialects.tflite.to_onnx.common import END, longs, vector
 from isomorph.formats._tf_tensors import ELEMENT
 from isomorph.passes import shapes
 

@@ -13,8 +13,12 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder, Int, Ints, Mapping, constant
-from isomorph.dialects.tflite.to_onnx import operators as lite
-from isomorph.dialects.tflite.to_onnx.operators import BOOL, END, FLOAT, INT32, INT64, NARROW, longs, narrow, permuted, size, vector, wide
+from isomorph.dialects.tflite.to_onnx import common as lite_common
+from isomorph.dialects.tflite.to_onnx import matrices as lite_matrices
+from isomorph.dialects.tflite.to_onnx import operators as lite_operators
+from isomorph.dialects.tflite.to_onnx import places as lite_places
+from isomorph.dialects.tflite.to_onnx import windows as lite_windows  # noqa: F401    its rules are named below
+from isomorph.dialects.tflite.to_onnx.common import BOOL, END, FLOAT, INT32, INT64, NARROW, longs, narrow, permuted, size, vector, wide
 
 to_onnx = Mapping("tf")
 DOUBLE, HALF, BFLOAT, STRING = ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.STRING
@@ -30,16 +34,15 @@ to_onnx.same({
 IN_SINGLE = ("Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Cosh", "Elu", "Erf", "Sinh", "Softplus", "Softsign", "Tan")
 
 # Rules of TensorFlow Lite that hold here as they are.
-for _name, _rule in {
-    "SquaredDifference": lite.squared_difference, "BroadcastArgs": lite.broadcast_args,
-    "ReverseV2": lite.reverse_v2, "StridedSlice": lite.strided_slice, "Slice": lite.slice_, "MatrixSetDiag": lite.matrix_set_diag,
-    "BroadcastTo": lite.broadcast_to, "ExpandDims": lite.expand_dims, "BatchToSpaceND": lite.batch_to_space_nd, "SpaceToBatchND": lite.space_to_batch_nd,
-    "SparseToDense": lite.sparse_to_dense, "SegmentSum": lite.segment_sum, "Pad": lite.pad, "PadV2": lite.padv2, "ZerosLike": lite.zeros_like,
-    "Range": lite.range_,
+for _name, _same in {
+    "SquaredDifference": "SQUARED_DIFFERENCE", "BroadcastArgs": "BROADCAST_ARGS", "ReverseV2": "REVERSE_V2", "StridedSlice": "STRIDED_SLICE",
+    "Slice": "SLICE", "MatrixSetDiag": "MATRIX_SET_DIAG", "BroadcastTo": "BROADCAST_TO", "ExpandDims": "EXPAND_DIMS", "BatchToSpaceND": "BATCH_TO_SPACE_ND",
+    "SpaceToBatchND": "SPACE_TO_BATCH_ND", "SparseToDense": "SPARSE_TO_DENSE", "SegmentSum": "SEGMENT_SUM", "Pad": "PAD", "PadV2": "PADV2",
+    "ZerosLike": "ZEROS_LIKE", "Range": "RANGE",
 }.items():
-    to_onnx(_name)(_rule)
+    to_onnx.rules["tf", _name] = lite_common.to_onnx.rules["tflite", _same]
 for _name, _segment in (("Sum", "SUM"), ("Prod", "PROD"), ("Max", "MAX"), ("Min", "MIN")):
-    to_onnx.rules["tf", f"UnsortedSegment{_name}"] = lite.to_onnx.rules["tflite", f"UNSORTED_SEGMENT_{_segment}"]
+    to_onnx.rules["tf", f"UnsortedSegment{_name}"] = lite_common.to_onnx.rules["tflite", f"UNSORTED_SEGMENT_{_segment}"]
 
 
 # ---- what the rules share
@@ -199,7 +202,7 @@ def cast(op, x, *, SrcT="", DstT="", Truncate=0):
 
 @to_onnx("Bitcast")
 def bitcast(op, x, *, type=""):
-    return lite.bitcast(op, x)
+    return lite_operators.bitcast(op, x)
 
 
 @to_onnx("Softmax")
@@ -344,7 +347,7 @@ def left_shift(op, x, y):
 
 @to_onnx("RightShift")
 def right_shift(op, x, y):
-    return lite.right_shift(op, x, y)
+    return lite_operators.right_shift(op, x, y)
 
 
 @to_onnx("Select", "SelectV2")
@@ -361,14 +364,14 @@ def select(op, condition, x, y):
 
 
 for _name, _target in {"Sum": "ReduceSum", "Prod": "ReduceProd", "Max": "ReduceMax", "Min": "ReduceMin"}.items():
-    to_onnx(_name)(lite.reduction(_target, computable))
+    to_onnx(_name)(lite_matrices.reduction(_target, computable))
 
 
 @to_onnx("Mean")
 def mean(op, x, axes, *, keep_dims=0):
     if x.dtype in FLOATING:
         return op.ReduceMean(x, vector(op, axes), keepdims=keep_dims, noop_with_empty_axes=1)
-    return lite.mean(op, x, axes, keep_dims=keep_dims)
+    return lite_matrices.mean(op, x, axes, keep_dims=keep_dims)
 
 
 @to_onnx("EuclideanNorm")
@@ -382,12 +385,12 @@ def euclidean_norm(op, x, axes, *, keep_dims=0):
 
 @to_onnx("Any")
 def any_(op, x, axes, *, keep_dims=0):
-    return lite.reduce_any(op, x, axes, keep_dims=keep_dims)
+    return lite_matrices.reduce_any(op, x, axes, keep_dims=keep_dims)
 
 
 @to_onnx("All")
 def all_(op, x, axes, *, keep_dims=0):
-    return lite.reduce_all(op, x, axes, keep_dims=keep_dims)
+    return lite_matrices.reduce_all(op, x, axes, keep_dims=keep_dims)
 
 
 def _position(target: str) -> Callable[..., Any]:
@@ -522,7 +525,7 @@ def einsum(op, *xs, equation):
 
 @to_onnx("MatrixDiag")
 def matrix_diag(op, x):
-    return lite.matrix_diag(op, x)
+    return lite_places.matrix_diag(op, x)
 
 
 @to_onnx("MatrixDiagV2", "MatrixDiagV3")
@@ -575,12 +578,12 @@ def matrix_diag_part_v3(op, x, k: Ints, padding=None, *, align="RIGHT_LEFT"):
 
 @to_onnx("MatrixSetDiagV2", "MatrixSetDiagV3")
 def matrix_set_diag_v3(op, x, values, k: Ints, *, align="RIGHT_LEFT"):
-    return lite.matrix_set_diag(op, x, values) if set(k) == {0} else op.reject("a diagonal beside the main one")
+    return lite_places.matrix_set_diag(op, x, values) if set(k) == {0} else op.reject("a diagonal beside the main one")
 
 
 @to_onnx("Diag")
 def diag(op, x):
-    return lite.matrix_diag(op, x) if op.of(x)[0] == 1 else op.reject("the diagonal of a tensor of more than one axis")
+    return lite_places.matrix_diag(op, x) if op.of(x)[0] == 1 else op.reject("the diagonal of a tensor of more than one axis")
 
 
 @to_onnx("DiagPart")

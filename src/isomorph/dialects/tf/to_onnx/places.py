@@ -8,8 +8,11 @@ import numpy as np
 
 from isomorph.dialects._lower import Array, Int, Ints, constant
 from isomorph.dialects.tf.to_onnx.operators import BOOL, FLOAT, FLOATING, INT64, STRING, Value, computable, number, scalar_of, to_onnx
-from isomorph.dialects.tflite.to_onnx import operators as lite
-from isomorph.dialects.tflite.to_onnx.operators import END, INT32, longs, narrow, size, wide
+from isomorph.dialects.tflite.to_onnx import common as lite_common
+from isomorph.dialects.tflite.to_onnx import matrices as lite_matrices
+from isomorph.dialects.tflite.to_onnx import operators as lite_operators
+from isomorph.dialects.tflite.to_onnx import places as lite_places
+from isomorph.dialects.tflite.to_onnx.common import END, INT32, longs, narrow, size, wide
 
 # ---- shapes
 
@@ -130,18 +133,18 @@ def lin_space(op, start, stop, count: Int):
 @to_onnx("MirrorPad")
 def mirror_pad(op, x, paddings: Array, *, mode):
     (a,) = wide(op, x)
-    return narrow(op, lite.mirror_pad(op, a, paddings, mode=mode), x)
+    return narrow(op, lite_places.mirror_pad(op, a, paddings, mode=mode), x)
 
 
 @to_onnx("Reverse")
 def reverse(op, x, chosen: Array):
     """A flag an axis."""
-    return lite.reverse_v2(op, x, tuple(int(axis) for axis in np.flatnonzero(chosen)))
+    return lite_places.reverse_v2(op, x, tuple(int(axis) for axis in np.flatnonzero(chosen)))
 
 
 @to_onnx("ReverseSequence")
 def reverse_sequence(op, x, lengths, *, seq_dim, batch_dim=0):
-    return lite.reverse_sequence(op, x, lengths, seq_dim=seq_dim, batch_dim=batch_dim)
+    return lite_places.reverse_sequence(op, x, lengths, seq_dim=seq_dim, batch_dim=batch_dim)
 
 
 @to_onnx("Roll")
@@ -160,7 +163,7 @@ def roll(op, x, shift: Ints, axis: Ints):
 @to_onnx("Gather", "GatherV2", "ResourceGather")
 def gather(op, x, places, axis: Int = 0, *, batch_dims=0, validate_indices=1, dtype=""):
     x = read(op, x)
-    return lite.gather(op, x, places, axis=axis, batch_dims=batch_dims) if axis or batch_dims else chosen_rows(op, x, places)
+    return lite_places.gather(op, x, places, axis=axis, batch_dims=batch_dims) if axis or batch_dims else chosen_rows(op, x, places)
 
 
 def chosen_rows(op: Any, x: Value, places: Value) -> Value:
@@ -171,7 +174,7 @@ def chosen_rows(op: Any, x: Value, places: Value) -> Value:
     made = numbers.producer() if numbers is not None else None
     if made is not None and made.op_type == "Unique" and numbers is made.outputs[0] and index is made.outputs[2]:
         return op.Gather(gather.inputs[0], made.inputs[0], axis=0)      # type: ignore[union-attr]
-    return lite.gather(op, x, places, axis=0, batch_dims=0)
+    return lite_places.gather(op, x, places, axis=0, batch_dims=0)
 
 
 def _cast_away(value: Value) -> Value:
@@ -188,7 +191,7 @@ def read(op: Any, x: Value) -> Value:
 
 @to_onnx("ResourceGatherNd")
 def resource_gather_nd(op, x, places, *, dtype=""):
-    return lite.gather_nd(op, read(op, x), places)
+    return lite_places.gather_nd(op, read(op, x), places)
 
 
 @to_onnx("OneHot")
@@ -196,7 +199,7 @@ def one_hot(op, places, depth, on, off, *, axis=-1):
     """ONNX Runtime has it for float32 and int64 values."""
     kind = FLOAT if on.dtype in FLOATING else INT64
     yes, no = (value if value.dtype == kind else op.Cast(value, to=kind) for value in (on, off))
-    return narrow(op, lite.one_hot(op, places, scalar_of(op, depth), yes, no, axis=axis), on)
+    return narrow(op, lite_places.one_hot(op, places, scalar_of(op, depth), yes, no, axis=axis), on)
 
 
 @to_onnx("Where")
@@ -207,12 +210,12 @@ def where(op, condition):
 
 @to_onnx("GatherNd")
 def gather_nd(op, x, places, *, bad_indices_policy=""):
-    return lite.gather_nd(op, x, places)
+    return lite_places.gather_nd(op, x, places)
 
 
 @to_onnx("ScatterNd")
 def scatter_nd(op, places, updates, shape, *, bad_indices_policy=""):
-    return lite.scatter_nd(op, places, updates, shape)
+    return lite_places.scatter_nd(op, places, updates, shape)
 
 
 def _scattered(reduction: str | None) -> Callable[..., Any]:
@@ -240,20 +243,20 @@ def segments(op, x, ids):
     count = op.Add(op.ReduceMax(longs(op, ids), [0], keepdims=1), [1])
     if kind == "MEAN":
         ones = op.ConstantOfShape(op.Shape(ids), value=np.ones(1, x.dtype.numpy()))
-        divisor = lite.segment_sum(op, ones, ids)
+        divisor = lite_matrices.segment_sum(op, ones, ids)
         divisor = op.Max(divisor, number(x, 1))
-        return op.Div(lite.segment_sum(op, x, ids), op.Unsqueeze(divisor, list(range(1, op.of(x)[0]))) if op.of(x)[0] > 1 else divisor)
-    y = lite.to_onnx.rules["tflite", f"UNSORTED_SEGMENT_{kind}"].function(op, x, ids, count)
+        return op.Div(lite_matrices.segment_sum(op, x, ids), op.Unsqueeze(divisor, list(range(1, op.of(x)[0]))) if op.of(x)[0] > 1 else divisor)
+    y = lite_common.to_onnx.rules["tflite", f"UNSORTED_SEGMENT_{kind}"].function(op, x, ids, count)
     if kind == "PROD":
         return y
-    hits = lite.segment_sum(op, op.ConstantOfShape(op.Shape(ids), value=np.ones(1, np.int64)), ids)
+    hits = lite_matrices.segment_sum(op, op.ConstantOfShape(op.Shape(ids), value=np.ones(1, np.int64)), ids)
     hit = op.Greater(hits, 0)
     return op.Where(op.Unsqueeze(hit, list(range(1, op.of(x)[0]))) if op.of(x)[0] > 1 else hit, y, op.const(number(x, 0)))
 
 
 @to_onnx("Bucketize")
 def bucketize(op, x, *, boundaries=()):
-    return lite.bucketize(op, x, boundaries=tuple(boundaries))
+    return lite_operators.bucketize(op, x, boundaries=tuple(boundaries))
 
 
 @to_onnx("LowerBound", "UpperBound")
@@ -294,7 +297,7 @@ def dynamic_partition(op, x, ids, *, num_partitions):
     flat = op.Reshape(longs(op, ids), [-1])
     inner = op.Shape(x, start=rank)
     rows = op.Reshape(x, op.Concat(op.const([-1]), inner, axis=0)) if rank != 1 else x
-    return [op.Compress(rows, op.Equal(flat, number), axis=0) for number in range(lite.bounded(op, num_partitions, 4096))]
+    return [op.Compress(rows, op.Equal(flat, number), axis=0) for number in range(lite_common.bounded(op, num_partitions, 4096))]
 
 
 # ---- losses

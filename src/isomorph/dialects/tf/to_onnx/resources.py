@@ -10,7 +10,7 @@ from isomorph.dialects._lower import Builder, constant
 from isomorph.dialects.tf.to_onnx.lowering import Lookup, TfBuilder, Variable
 from isomorph.dialects.tf.to_onnx.operators import FLOAT, FLOATING, INT64, STRING, Value, to_onnx
 from isomorph.dialects.tf.to_onnx.places import chosen_rows
-from isomorph.dialects.tflite.to_onnx.operators import longs
+from isomorph.dialects.tflite.to_onnx.common import longs
 
 # ---- variables
 

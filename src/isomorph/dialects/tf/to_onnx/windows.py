@@ -12,8 +12,10 @@ import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder, Ints, constant
 from isomorph.dialects.tf.to_onnx.operators import DOUBLE, FLOAT, INT64, Value, number, scalar_of, single, to_onnx
-from isomorph.dialects.tflite.to_onnx import operators as lite
-from isomorph.dialects.tflite.to_onnx.operators import longs, permuted, size, sizes_of
+from isomorph.dialects.tflite.to_onnx import common as lite_common
+from isomorph.dialects.tflite.to_onnx import operators as lite_operators
+from isomorph.dialects.tflite.to_onnx import windows as lite_windows
+from isomorph.dialects.tflite.to_onnx.common import longs, permuted, size, sizes_of
 
 
 class Layout:
@@ -38,7 +40,7 @@ class Layout:
 def frame(op: Builder, sizes: Sequence[Any], kernel: Sequence[int], strides: Sequence[int], padding: str, dilations: Sequence[int],
           explicit: Sequence[int] = ()) -> dict[str, Any]:
     """Attributes of a convolution or pool over places of these sizes, whose paddings may be given as begin and end of each."""
-    attributes = lite.frame(op, sizes, kernel, strides, "VALID" if padding == "EXPLICIT" else padding, dilations)
+    attributes = lite_common.frame(op, sizes, kernel, strides, "VALID" if padding == "EXPLICIT" else padding, dilations)
     return attributes | {"pads": [*explicit[::2], *explicit[1::2]]} if padding == "EXPLICIT" else attributes
 
 
@@ -71,7 +73,7 @@ def convolved(op: Builder, x: Value, w: Value, spatial: int, *, strides: Sequenc
 def reshaped(op: Builder, w: Value, dims: list[int]) -> Value:
     """A weight in another shape: lazily where it is stored."""
     from isomorph.tensors import lazily
-    if lite.constant_value(w):
+    if lite_common.constant_value(w):
         return op.const(lazily(lambda array: array.reshape(dims), w.const_value, dims=dims), name=w.name)
     return op.Reshape(w, dims)
 
@@ -310,7 +312,7 @@ def fused_batch_norm(op, x, scale, offset, mean, variance, *, epsilon=1e-4, expo
 
 @to_onnx("LRN")
 def lrn(op, x, *, depth_radius=5, bias=1.0, alpha=1.0, beta=0.5):
-    return lite.local_response_normalization(op, x, radius=depth_radius, bias=bias, alpha=alpha, beta=beta)
+    return lite_windows.local_response_normalization(op, x, radius=depth_radius, bias=bias, alpha=alpha, beta=beta)
 
 
 # ---- resizing and moving
@@ -318,13 +320,14 @@ def lrn(op, x, *, depth_radius=5, bias=1.0, alpha=1.0, beta=0.5):
 
 @to_onnx("ResizeBilinear")
 def resize_bilinear(op, x, sizes, *, align_corners=0, half_pixel_centers=0):
-    return lite.resize_bilinear(op, op.Cast(x, to=FLOAT) if x.dtype != FLOAT else x, sizes, align_corners=align_corners, half_pixel_centers=half_pixel_centers)
+    x = op.Cast(x, to=FLOAT) if x.dtype != FLOAT else x
+    return lite_windows.resize_bilinear(op, x, sizes, align_corners=align_corners, half_pixel_centers=half_pixel_centers)
 
 
 @to_onnx("ResizeNearestNeighbor")
 def resize_nearest(op, x, sizes, *, align_corners=0, half_pixel_centers=0):
     a = x if x.dtype in (FLOAT, ir.DataType.UINT8, ir.DataType.INT32) else op.Cast(x, to=FLOAT)
-    return lite.resize_nearest_neighbor(op, a, sizes, align_corners=align_corners, half_pixel_centers=half_pixel_centers)
+    return lite_windows.resize_nearest_neighbor(op, a, sizes, align_corners=align_corners, half_pixel_centers=half_pixel_centers)
 
 
 @to_onnx("ResizeBicubic")
@@ -338,7 +341,7 @@ def resize_bicubic(op, x, sizes, *, align_corners=0, half_pixel_centers=0):
         return op.Transpose(op.MatMul(op.const(down), op.MatMul(first, op.const(across.T.copy()))), perm=[0, 2, 3, 1])
     where = "align_corners" if align_corners else "half_pixel" if half_pixel_centers else "asymmetric"
     coefficient = -0.5 if half_pixel_centers else -0.75
-    return lite.resized(op, op.Cast(x, to=FLOAT) if x.dtype != FLOAT else x, sizes, mode="cubic", coordinate_transformation_mode=where,
+    return lite_windows.resized(op, op.Cast(x, to=FLOAT) if x.dtype != FLOAT else x, sizes, mode="cubic", coordinate_transformation_mode=where,
                         cubic_coeff_a=coefficient, exclude_outside=half_pixel_centers)
 
 
@@ -393,7 +396,7 @@ def scale_and_translate(op, x, sizes: Ints, scale: ir.Value, translation: ir.Val
         op.reject("scaling with another filter, moved, or by another factor than its sizes say")
     mode = {"triangle": "linear", "keyscubic": "cubic"}[kernel_type]
     extra = {"cubic_coeff_a": -0.5, "exclude_outside": 1} if mode == "cubic" else {}
-    return lite.resized(op, op.Cast(x, to=FLOAT), op.const(list(sizes)), mode=mode, coordinate_transformation_mode="half_pixel",
+    return lite_windows.resized(op, op.Cast(x, to=FLOAT), op.const(list(sizes)), mode=mode, coordinate_transformation_mode="half_pixel",
                         antialias=int(antialias and (sizes[0] < height or sizes[1] < width)) or None, **extra)
 
 
@@ -481,7 +484,7 @@ def extract_image_patches(op, x, *, ksizes, strides, rates, padding):
         op.reject("the number of channels is not known")
     extent = ksizes[1:3]
     count = extent[0] * extent[1]
-    lite.bounded(op, count * channels * channels * count)
+    lite_common.bounded(op, count * channels * channels * count)
     where = frame(op, [height, width], extent, strides[1:3], padding, rates[1:3])
     places = np.eye(count, dtype=np.float32).reshape(count, 1, 1, *extent)
     kernel = places * np.eye(channels, dtype=np.float32).reshape(1, channels, channels, 1, 1)
@@ -525,12 +528,12 @@ def depth_to_space(op, x, *, block_size, data_format="NHWC"):
 
 @to_onnx("SpaceToBatch")
 def space_to_batch(op, x, paddings: ir.Value, *, block_size):
-    return lite.space_to_batch_nd(op, x, (block_size, block_size), constant(paddings))
+    return lite_windows.space_to_batch_nd(op, x, (block_size, block_size), constant(paddings))
 
 
 @to_onnx("BatchToSpace")
 def batch_to_space(op, x, crops: ir.Value, *, block_size):
-    return lite.batch_to_space_nd(op, x, (block_size, block_size), constant(crops))
+    return lite_windows.batch_to_space_nd(op, x, (block_size, block_size), constant(crops))
 
 
 @to_onnx("AdjustContrastv2")
@@ -545,7 +548,7 @@ def adjust_contrast(op, x, factor):
 
 @to_onnx("FakeQuantWithMinMaxArgs")
 def fake_quant_args(op, x, *, min=-6.0, max=6.0, num_bits=8, narrow_range=0):
-    return lite.fake_quant(op, x, min=min, max=max, num_bits=num_bits, narrow_range=narrow_range)
+    return lite_operators.fake_quant(op, x, min=min, max=max, num_bits=num_bits, narrow_range=narrow_range)
 
 
 @to_onnx("FakeQuantWithMinMaxVars")

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder
-from isomorph.dialects.tflite.to_onnx.operators import INT64, to_onnx
+from isomorph.dialects.tflite.to_onnx.common import INT64, to_onnx
 
 
 def own_outputs(op: Builder, graph: ir.Graph) -> None:

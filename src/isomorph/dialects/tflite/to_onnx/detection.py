@@ -1,11 +1,11 @@
-"""The custom operator TFLite_Detection_PostProcess -> ONNX (`tflite/kernels/detection_postprocess.cc`)."""
+"""Boxes without those that overlap a better one, and the custom operator TFLite_Detection_PostProcess (`tflite/kernels/detection_postprocess.cc`)."""
 from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
 
-from isomorph.dialects._lower import Builder
-from isomorph.dialects.tflite.to_onnx.operators import INT64, to_onnx
+from isomorph.dialects._lower import Builder, Float
+from isomorph.dialects.tflite.to_onnx.common import INT32, INT64, to_onnx, vector
 
 
 def corners(op: Builder, boxes: ir.Value, anchors: ir.Value, scales: tuple[float, ...]) -> ir.Value:
@@ -61,3 +61,31 @@ def regular(op: Builder, boxes: ir.Value, scores: ir.Value, most: int, per_class
     values, order = op.TopK(values, kept, axis=0, _outputs=2)
     pick = [op.Gather(op.Squeeze(part, [1]), order, axis=0) for part in (index, kinds)]
     return op.Gather(boxes, pick[0], axis=0), pick[1], values
+
+
+# ---- suppression
+
+def suppressed(op: Builder, boxes: ir.Value, scores: ir.Value, most: ir.Value, overlap: ir.Value, least: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """Indices of the boxes that stay, [most], zeros behind them; how many they are, a vector of one; and `most` as such a vector."""
+    limit = vector(op, most)
+    chosen = op.NonMaxSuppression(op.Unsqueeze(boxes, [0]), op.Unsqueeze(scores, [0, 1]), limit, op.Reshape(overlap, [1]), op.Reshape(least, [1]))
+    index = op.Squeeze(op.Slice(chosen, [2], [3], [1]), [1])
+    count = op.Shape(index)
+    return op.Pad(index, op.Concat(op.const([0]), op.Sub(limit, count), axis=0)), count, limit
+
+
+@to_onnx("NON_MAX_SUPPRESSION_V4")
+def non_max_suppression_v4(op, boxes, scores, most, overlap, least):
+    index, count, _ = suppressed(op, boxes, scores, most, overlap, least)
+    return op.Cast(index, to=INT32), op.Cast(op.Squeeze(count, [0]), to=INT32)
+
+
+@to_onnx("NON_MAX_SUPPRESSION_V5")
+def non_max_suppression_v5(op, boxes, scores, most, overlap, least, sigma: Float):
+    """Without soft suppression; the scores behind the last box are zero."""
+    if sigma:
+        op.reject("soft suppression (a sigma that is not 0) has no equivalent")
+    index, count, limit = suppressed(op, boxes, scores, most, overlap, least)
+    inside = op.Less(op.Range(op.const(np.int64(0)), op.Squeeze(limit, [0]), op.const(np.int64(1))), count)
+    kept = op.Where(inside, op.Gather(scores, index, axis=0), op.const(np.float32(0)))
+    return op.Cast(index, to=INT32), kept, op.Cast(op.Squeeze(count, [0]), to=INT32)

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from isomorph.dialects._lower import Builder, Mapping, constant
 from isomorph.dialects._scan import scanned
 from isomorph.dialects.tflite.to_onnx import fixed_point
-from isomorph.dialects.tflite.to_onnx.operators import FIRST, INT32, INT64, LAST, constant_value, permuted, window
+from isomorph.dialects.tflite.to_onnx.common import FIRST, INT32, INT64, LAST, constant_value, permuted, window
 
 integers = Mapping("tflite")
 BYTES = (ir.DataType.INT8, ir.DataType.UINT8)

@@ -8,10 +8,20 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import rewrite
-from isomorph.dialects.tflite.to_onnx import control, detection, recurrent, spectra, stablehlo  # noqa: F401    their rules stand in the same table
+from isomorph.dialects.tflite.to_onnx import (  # noqa: F401    their rules stand in one table
+    control,
+    detection,
+    matrices,
+    operators,
+    places,
+    recurrent,
+    spectra,
+    stablehlo,
+    windows,
+)
+from isomorph.dialects.tflite.to_onnx.common import to_onnx
 from isomorph.dialects.tflite.to_onnx.integers import integers as integer_rules
 from isomorph.dialects.tflite.to_onnx.integers import whole
-from isomorph.dialects.tflite.to_onnx.operators import to_onnx
 from isomorph.dialects.tflite.to_onnx.settle import settle
 from isomorph.dialects.tflite.to_onnx.unfold import Resources, lift_states, unfold_quantization, values_of
 from isomorph.errors import Damaged

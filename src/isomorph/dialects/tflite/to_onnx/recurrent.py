@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder
 from isomorph.dialects._scan import scanned
-from isomorph.dialects.tflite.to_onnx.operators import activation, constant_value, permuted, to_onnx
+from isomorph.dialects.tflite.to_onnx.common import activation, constant_value, permuted, to_onnx
 from isomorph.tensors import lazily
 
 Value = ir.Value

@@ -5,7 +5,7 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Ints
-from isomorph.dialects.tflite.to_onnx.operators import to_onnx
+from isomorph.dialects.tflite.to_onnx.common import to_onnx
 from isomorph.dialects.tflite.to_onnx.unfold import values_of
 from isomorph.report import Finding, Severity
 from isomorph.tensors import array_tensor

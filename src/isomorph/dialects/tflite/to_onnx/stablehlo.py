@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from isomorph.dialects._lower import Builder, Ints
-from isomorph.dialects.tflite.to_onnx.operators import BOOL, END, INT64, bounded, longs, narrow, size, sizes_of, times, to_onnx, wide
+from isomorph.dialects.tflite.to_onnx.common import BOOL, END, INT64, bounded, longs, narrow, size, sizes_of, times, to_onnx, wide
 
 REDUCTION = {"ADD": "Add", "MUL": "Mul", "MINIMUM": "Min", "MAXIMUM": "Max", "ALL": "And", "ANY": "Or"}
 SCATTERED = {"Add": "add", "Mul": "mul", "Min": "min", "Max": "max"}
