@@ -15,6 +15,7 @@ KERNELS = {"default": "AUTO", "builtin": "BUILTIN_WITHOUT_DEFAULT_DELEGATES", "r
 def prepare() -> None:
     """Imports the runtime."""
     import ai_edge_litert.interpreter  # noqa: F401
+    import ml_dtypes  # noqa: F401    LiteRT gives out bfloat16 only where its type is known
     warnings.simplefilter("ignore")
 
 
