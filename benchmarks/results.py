@@ -169,16 +169,14 @@ def _session(path: Path, *, reference: bool = False) -> Session:
 
 def weight_bytes(path: Path) -> int:
     """Bytes of the weights that a file holds; equal data counts once, as it needs to be stored once."""
-    read = _table.get(path.suffix[1:]).read
-    assert read is not None
-    content = read(Artifact.open(path))
+    content = _table.get(path.suffix[1:]).reader(Artifact.open(path))
     tensors = (content if isinstance(content, Checkpoint) else weights(content, used=True)).values()
     return sum({(hashlib.sha256(data).digest(), len(data)): len(data) for data in (tensor.tobytes() for tensor in tensors)}.values())
 
 
 def is_quantised(path: Path) -> bool:
     """Whether a TensorFlow Lite file computes in whole numbers: it holds quantised weights."""
-    content = _table.get(path.suffix[1:]).read(Artifact.open(path)) if path.suffix == ".tflite" else None  # type: ignore[misc]
+    content = _table.get(path.suffix[1:]).reader(Artifact.open(path)) if path.suffix == ".tflite" else None
     return content is not None and any("quantization" in value.meta for value in content.graph.initializers.values())
 
 

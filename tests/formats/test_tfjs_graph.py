@@ -4,7 +4,6 @@ from __future__ import annotations
 import base64
 import copy
 import json
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from golden_files import unpacked
 
 import isomorph
 from isomorph.artifact import Artifact
@@ -98,16 +98,10 @@ def test_types_that_the_runtime_does_not_know_stand_in_the_signature(kind: str, 
     np.testing.assert_array_equal(total, one + two)
 
 
-TABLES = Path(__file__).parent.parent / "golden" / "tfjs_tables.tar.xz"
-
-
 @pytest.fixture(scope="module")
 def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models with tables, as TensorFlow.js' own converter wrote them."""
-    folder = tmp_path_factory.mktemp("tables")
-    with tarfile.open(TABLES) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
+    return unpacked("tfjs_tables", tmp_path_factory.mktemp("tables"))
 
 
 @pytest.mark.parametrize("name", ["one", "two"])

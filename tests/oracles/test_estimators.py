@@ -2,11 +2,11 @@
 of tf.Example and parse them, their features are columns with vocabularies, buckets and embeddings, their variables lie in parts."""
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from golden_files import unpacked
 
 import isomorph
 from isomorph import dialects
@@ -17,7 +17,6 @@ from isomorph.verification import Given
 from tests import environments
 from tests.oracles.test_tensorflow import difference, ran
 
-ARCHIVE = Path(__file__).parent.parent / "golden" / "estimators.tar.xz"
 SIGNATURES = {"baseline": "classification predict serving_default", "custom": "names ranking serving_default", "dnn": "classification predict serving_default",
               "dnn-partitioned": "classification predict serving_default", "dnn-regressor": "predict regression serving_default",
               "linear": "classification predict regression serving_default", "linear-regressor": "predict regression serving_default", "raw": "predict",
@@ -27,10 +26,7 @@ HASHES = {"hashed": "StringToHashBucketFast", "crossed": "SparseCross"}
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("estimators")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
+    return unpacked("estimators", tmp_path_factory.mktemp("estimators"))
 
 
 def read(exported: Path, name: str, signature: str) -> Model:

@@ -77,9 +77,8 @@ def differences(source: Path, data: Path, routes: tuple[str, ...] = ROUTES) -> d
 
 def difference(hub: Model, route: str, path: Path, data: Path) -> float:
     format = _table.get(route)
-    assert format.write is not None
     path.parent.mkdir(exist_ok=True)
-    format.write(from_hub(hub, format.dialect), path, force=True)
+    format.writer(from_hub(hub, format.dialect), path, force=True)
     arrays = np.load(data)
     options = {"ports": {side: [{"name": value.name, "dtype": "FLOAT", "shape": None} for value in values]
                for side, values in (("inputs", hub.graph.inputs), ("outputs", hub.graph.outputs))}} if route == "torchscript" else {}

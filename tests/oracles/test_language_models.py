@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import environments
@@ -40,17 +41,22 @@ ROWS, COLUMNS = 24, 512
 
 def run(path: Path, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, cuts: list[int]) -> np.ndarray:
     """Logits of a model that is fed in pieces, its keys and values carried from one to the next."""
+    return in_pieces(path, lambda shape: (len(ids), shape[1], 0, shape[3]), [
+        {"input_ids": ids[:, start:stop], "attention_mask": mask[:, :stop], "position_ids": positions[:, start:stop]}
+        for start, stop in zip([0, *cuts], [*cuts, ids.shape[1]], strict=True)])
+
+
+def in_pieces(path: Path, first: Callable[[list], Sequence[int]], calls: list[dict[str, np.ndarray]]) -> np.ndarray:
+    """Logits of calls that each go on from what the one before kept; `first` gives the sizes of what is kept in the beginning, from those in the file."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(path, options)
-    names = [value.name for value in session.get_outputs()]
-    past = {value.name: np.zeros((len(ids), value.shape[1], 0, value.shape[3]), np.float32) for value in session.get_inputs() if value.name.startswith("past")}
-    pieces = []
-    for start, stop in zip([0, *cuts], [*cuts, ids.shape[1]], strict=True):
-        feeds = {"input_ids": ids[:, start:stop], "attention_mask": mask[:, :stop], "position_ids": positions[:, start:stop]}
-        found = dict(zip(names, session.run(None, feeds | past), strict=True))
+    names, pieces = [value.name for value in session.get_outputs()], []
+    kept = {value.name: np.zeros(first(value.shape), np.float32) for value in session.get_inputs() if value.name.startswith("past")}
+    for feeds in calls:
+        found = dict(zip(names, session.run(None, feeds | kept), strict=True))
         pieces.append(found.pop("logits"))
-        past = {name.replace("present", "past_key_values"): value for name, value in found.items()}
+        kept = {name.replace("present", "past_key_values"): value for name, value in found.items()}
     return np.concatenate(pieces, axis=1)
 
 
@@ -80,14 +86,9 @@ def test_logits_of_networks_that_keep_states_equal_transformers(family, families
     isomorph.convert(source, tmp_path / "model.gguf", names="gguf")
     for place, path in enumerate((source, tmp_path / "model.gguf")):
         assert isomorph.convert(path, tmp_path / f"{place}.onnx", timeout=120).facts["verified"] == "re-read"
-        session = onnxruntime.InferenceSession(tmp_path / f"{place}.onnx")
-        names, pieces = [value.name for value in session.get_outputs()], []
-        states = {value.name: np.zeros([2, *value.shape[1:]], np.float32) for value in session.get_inputs() if value.name.startswith("past")}
-        for start, stop in ((0, 7), (7, 8), (8, 12)):
-            found = dict(zip(names, session.run(None, states | {"input_ids": expected["ids"][:, start:stop]}), strict=True))
-            pieces.append(found.pop("logits"))
-            states = {name.replace("present", "past_key_values"): value for name, value in found.items()}
-        assert np.abs(np.concatenate(pieces, axis=1) - expected["logits"]).max() <= 1e-5 * np.abs(expected["logits"]).max()
+        calls = [{"input_ids": expected["ids"][:, start:stop]} for start, stop in ((0, 7), (7, 8), (8, 12))]
+        logits = in_pieces(tmp_path / f"{place}.onnx", lambda shape: [2, *shape[1:]], calls)
+        assert np.abs(logits - expected["logits"]).max() <= 1e-5 * np.abs(expected["logits"]).max()
 
 
 @pytest.mark.parametrize("family", TRANSLATING)
@@ -97,15 +98,10 @@ def test_logits_of_networks_that_translate_equal_transformers(family, families, 
     isomorph.convert(source, tmp_path / "model.gguf", names="gguf")
     for place, path in enumerate((source, tmp_path / "model.gguf")):
         assert isomorph.convert(path, tmp_path / f"{place}.onnx", timeout=120).facts["verified"] == "re-read"
-        session = onnxruntime.InferenceSession(tmp_path / f"{place}.onnx")
-        names, pieces, read = [value.name for value in session.get_outputs()], [], expected["ids"]
-        past = {value.name: np.zeros((2, value.shape[1], 0, value.shape[3]), np.float32) for value in session.get_inputs() if value.name.startswith("past")}
-        for start, stop in ((0, 20), (20, 21), (21, 31)):
-            feeds = {"input_ids": read, "attention_mask": expected["mask"], "decoder_input_ids": expected["written"][:, start:stop]}
-            found = dict(zip(names, session.run(None, feeds | past), strict=True))
-            pieces.append(found.pop("logits"))
-            past, read = {name.replace("present", "past_key_values"): value for name, value in found.items()}, read[:, :0]
-        assert np.abs(np.concatenate(pieces, axis=1) - expected["logits"]).max() <= 1e-5 * np.abs(expected["logits"]).max()
+        calls = [{"input_ids": expected["ids"][:, :0] if start else expected["ids"], "attention_mask": expected["mask"],
+                  "decoder_input_ids": expected["written"][:, start:stop]} for start, stop in ((0, 20), (20, 21), (21, 31))]
+        logits = in_pieces(tmp_path / f"{place}.onnx", lambda shape: (2, shape[1], 0, shape[3]), calls)
+        assert np.abs(logits - expected["logits"]).max() <= 1e-5 * np.abs(expected["logits"]).max()
 
 
 @pytest.mark.parametrize("rounded", [False, True])

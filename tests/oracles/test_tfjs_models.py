@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import json
-import tarfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import environments
 import numpy as np
 import onnx
 import pytest
+from golden_files import unpacked
 from zoo import catalogue, zoo
 
 import isomorph
@@ -85,8 +85,7 @@ def test_a_large_table_is_a_table(tmp_path: Path) -> None:
 
 def test_tables_of_the_converter(tmp_path: Path) -> None:
     """As TensorFlow.js fills them and looks into them, by numbers that both graphs of the file give them."""
-    with tarfile.open(Path(__file__).parent.parent / "golden" / "tfjs_tables.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
+    unpacked("tfjs_tables", tmp_path)
     report = isomorph.convert(tmp_path / "two" / "model.json", tmp_path / "two.onnx")
     assert farthest(report) == 0
     assert len(report.facts["outputs"]) == 4

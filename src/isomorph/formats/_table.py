@@ -139,7 +139,8 @@ def by_extension(path: str | os.PathLike) -> str | None:
     endings = {form: max((len(each) for each in extensions if name.endswith(each)), default=0) for form, extensions in known.items()}
     longest = max(endings.values(), default=0)
     found = [form for form, length in endings.items() if length == longest > 0]
-    return found[0] if len(found) == 1 else next((form for form in found if get(form).write), next(iter(found), None))
+    first = next(iter(found), None)
+    return first if len(found) < 2 else next((form for form in found if get(form).write), first)
 
 
 def output_name(name: str, stem: str) -> str:
